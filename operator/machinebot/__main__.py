@@ -1,0 +1,5 @@
+"""`python -m machinebot`."""
+
+from machinebot.cli.main import app
+
+app()

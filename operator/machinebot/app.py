@@ -1,0 +1,204 @@
+"""The one place that puts the parts together."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from machinebot.clock import Clock, SystemClock
+from machinebot.controller.fence import FencedClient
+from machinebot.controller.leader import Leader
+from machinebot.controller.queue import WorkQueue
+from machinebot.controller.term import Term
+from machinebot.errors import MachinebotError
+from machinebot.kube.client import ApiServer, KubeClient, load_configuration
+from machinebot.kube.events import EventRecorder
+from machinebot.kube.leases import Leases
+from machinebot.kube.secrets import SecretStore
+from machinebot.kube.tokens import ServiceAccounts, TokenReviews
+from machinebot.metrics import Metrics
+from machinebot.reconcile.authorities import Authorities, AuthorityReconciler
+from machinebot.reconcile.bots import BotReconciler
+from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.outputs import OutputReconciler, OutputServices
+from machinebot.reconcile.roles import RoleReconciler
+from machinebot.reconcile.world import Due, Key, Sort, World
+from machinebot.settings import OperatorSettings
+from machinebot.web.collector import ResourceCollector
+from machinebot.web.server import Server
+
+log = logging.getLogger(__name__)
+
+SWEEPS_MISSED: Final = 3
+"""`/healthz` fails when so many sweeps in a row did not happen."""
+
+STOP_SECONDS: Final = 10.0
+"""Longest time for what is under way when the process is asked to stop."""
+
+
+class Operator:
+    """One operator process.
+
+    Args:
+        settings: How it runs.
+        client: The API server.
+        metrics: Its metrics.
+        clock: Its clock.
+    """
+
+    def __init__(self, settings: OperatorSettings, client: KubeClient, metrics: Metrics, clock: Clock) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._led_since = 0.0
+        self._leader = Leader(
+            Leases(client, settings.namespace, settings.lease_name),
+            metrics,
+            identity=settings.identity,
+            duration=settings.lease_duration,
+            renew_deadline=settings.lease_renew_deadline,
+            retry=settings.lease_retry,
+        )
+        fenced = FencedClient(client, self._leader.check)
+        self._world = World()
+        self._queue: WorkQueue[Key] = WorkQueue(clock)
+        self._events = EventRecorder(fenced, metrics, instance=settings.identity)
+        self._authorities = Authorities(self._world, TokenReviews(fenced))
+        self._term = self._make_term(fenced)
+        metrics.registry.register(ResourceCollector(self._world.output_facts, self._authorities.anchors))
+        self._server = Server(metrics.registry, healthy=self.trouble, ready=lambda: None)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica leads."""
+        return self._leader.leads
+
+    async def run(self, stop: asyncio.Event, started: Callable[[int], None] | None = None) -> None:
+        """Serves, waits to lead, leads; until `stop` is set.
+
+        Args:
+            stop: Asks for a graceful end.
+            started: Told the port that is served.
+
+        Raises:
+            LeadershipLost: The Lease was lost: end the process and begin anew, as client-go's do.
+        """
+        port = await self._server.start(self._settings.listen_host, self._settings.listen_port)
+        if started is not None:
+            started(port)
+        work = asyncio.create_task(self._work(), name="work")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            await self._end(work, stopping)
+
+    async def _work(self) -> None:
+        await self._leader.acquire()
+        self._led_since = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._events.run(), name="events")
+            group.create_task(self._term.run(), name="term")
+
+    async def _end(self, work: asyncio.Task[None], stopping: asyncio.Task[bool]) -> None:
+        stopping.cancel()
+        work.cancel()
+        await asyncio.wait({work, stopping}, timeout=STOP_SECONDS)
+        await self._leader.release()
+        await self._server.stop()
+
+    def trouble(self) -> str | None:
+        """What is wrong so that a restart would help, or None."""
+        if not self._leader.leads:
+            return None
+        limit = SWEEPS_MISSED * self._settings.sweep_interval
+        if time.monotonic() - max(self._term.swept_at or 0.0, self._led_since) > limit:
+            return f"no full look at the cluster has ended for {limit:.0f} s"
+        return None
+
+    def _make_term(self, client: KubeClient) -> Term:
+        world, clock, events, metrics = self._world, self._clock, self._events, self._metrics
+        secrets = SecretStore(client)
+        joins = BotJoins(ServiceAccounts(client), events, metrics, clock)
+        services = OutputServices(
+            client=client,
+            world=world,
+            secrets=secrets,
+            joins=joins,
+            authorities=self._authorities.get,
+            events=events,
+            metrics=metrics,
+            clock=clock,
+            enqueue=self._enqueue,
+        )
+        authorities = AuthorityReconciler(
+            client=client,
+            world=world,
+            secrets=secrets,
+            authorities=self._authorities,
+            events=events,
+            clock=clock,
+            namespace=self._settings.namespace,
+            enqueue=self._enqueue,
+        )
+        bots = BotReconciler(
+            client=client, world=world, joins=joins, authorities=self._authorities.get, events=events, clock=clock
+        )
+        return Term(
+            client=client,
+            world=world,
+            queue=self._queue,
+            reconcilers={
+                Sort.AUTHORITY: authorities.reconcile,
+                Sort.ROLE: RoleReconciler(client, world, clock).reconcile,
+                Sort.BOT: bots.reconcile,
+                Sort.OUTPUT: OutputReconciler(services).reconcile,
+            },
+            metrics=metrics,
+            clock=clock,
+            settings=self._settings,
+            hold=self._leader.hold,
+        )
+
+    def _enqueue(self, due: Due) -> None:
+        self._queue.add_after(due.key, due.delay)
+
+
+async def run_operator(settings: OperatorSettings) -> int:
+    """Runs one operator process until it is asked to stop; returns its exit code."""
+    kubeconfig = os.environ.get("KUBECONFIG")
+    metrics = Metrics()
+    configuration = await load_configuration(Path(kubeconfig) if kubeconfig else None)
+    client = ApiServer(configuration, metrics, timeout=settings.request_timeout)
+    stop = asyncio.Event()
+    operator = Operator(settings, client, metrics, SystemClock())
+    guard = asyncio.create_task(_keep_signals(stop), name="signals")
+    code = 0
+    try:
+        await operator.run(stop)
+    except* MachinebotError as broken:
+        log.error("stopped", extra={"detail": "; ".join(map(str, broken.exceptions))})  # noqa: TRY400 - no traceback
+        code = 1
+    finally:
+        guard.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await guard
+        await client.close()
+    log.info("ended", extra={"code": code})
+    return code
+
+
+async def _keep_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT end us gracefully. kopf takes them for itself when it starts; so they are taken back."""
+    loop = asyncio.get_running_loop()
+    while True:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await asyncio.sleep(1)

@@ -1,0 +1,299 @@
+"""What a request must fulfil before it is signed, and what was signed must fulfil before it is handed out.
+
+The signed bytes are parsed again and held against the request, so that neither a mistake of ours nor one of the library gets
+out (boulder's lints, SPIRE's credvalidator). Every check is a row; a new one is a row and a row of the tests.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from machinebot.authority.generations import Generation
+from machinebot.authority.keys import authorized_key, spki
+from machinebot.authority.profiles import Request, SSHRequest, X509Request
+from machinebot.errors import Denied
+from machinebot.policy.credential import AnchorState, Purpose
+
+REASON: Final = "CertificateRefused"
+"""Reason where a check fails: always a defect, never what a person wrote."""
+
+
+def check_request(request: Request, issuer: Generation) -> None:
+    """Holds what shall be signed against its profile and CA.
+
+    Raises:
+        Denied: A check fails; nothing was signed.
+    """
+    for check in REQUEST_CHECKS:
+        if not check(request, issuer):
+            raise _refused(request.profile.purpose, check.__name__, "nothing was signed")
+
+
+def check_x509(der: bytes, request: X509Request, issuer: Generation) -> x509.Certificate:
+    """Holds a signed certificate against what was asked for.
+
+    Args:
+        der: What was signed.
+        request: What was asked for.
+        issuer: The CA that signed.
+
+    Raises:
+        Denied: It differs; it must not be handed out.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        _ = certificate.extensions
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise _refused(request.profile.purpose, "readable", "it was not handed out") from error
+    for check in X509_CHECKS:
+        if not check(certificate, request, issuer):
+            raise _refused(request.profile.purpose, check.__name__, "it was not handed out")
+    return certificate
+
+
+def check_ssh(line: bytes, request: SSHRequest, issuer: Generation) -> None:
+    """Holds a signed certificate against what was asked for.
+
+    Args:
+        line: What was signed, as OpenSSH writes it.
+        request: What was asked for.
+        issuer: The CA that signed.
+
+    Raises:
+        Denied: It differs; it must not be handed out.
+    """
+    try:
+        certificate = load_ssh_public_identity(line)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refused(request.profile.purpose, "readable", "it was not handed out") from error
+    if not isinstance(certificate, SSHCertificate):
+        raise _refused(request.profile.purpose, "readable", "it was not handed out")
+    for check in SSH_CHECKS:
+        if not check(certificate, request, issuer):
+            raise _refused(request.profile.purpose, check.__name__, "it was not handed out")
+
+
+def _refused(purpose: Purpose, check: str, outcome: str) -> Denied:
+    name = check.strip("_").replace("_", " ")
+    return Denied(REASON, f"a certificate of the CA {purpose.value} failed the check `{name}` and {outcome}: report this defect")
+
+
+# --- before the signing -------------------------------------------------------------------------------------------
+
+
+def _ca_of_purpose(request: Request, issuer: Generation) -> bool:
+    return issuer.purpose is request.profile.purpose
+
+
+def _ca_is_active(_request: Request, issuer: Generation) -> bool:
+    return issuer.state is AnchorState.ACTIVE
+
+
+def _serial_in_range(request: Request, _issuer: Generation) -> bool:
+    return 0 < request.stamp.serial < 2**63
+
+
+def _span(request: Request, _issuer: Generation) -> bool:
+    return timedelta(0) < request.stamp.not_after - request.stamp.not_before <= request.profile.ceiling
+
+
+def _ends_before_its_ca(request: Request, issuer: Generation) -> bool:
+    return request.stamp.not_after <= issuer.not_after
+
+
+def _key_is_no_ca(request: Request, issuer: Generation) -> bool:
+    return spki(request.public_key) != issuer.key.spki
+
+
+REQUEST_CHECKS: Final[tuple[Callable[[Request, Generation], bool], ...]] = (
+    _ca_of_purpose,
+    _ca_is_active,
+    _serial_in_range,
+    _span,
+    _ends_before_its_ca,
+    _key_is_no_ca,
+)
+"""What every request must fulfil."""
+
+# --- X.509 (RFC 5280; X509-SVID, sections 2 to 5) -----------------------------------------------------------------
+
+_EXTENSIONS: Final = {
+    ExtensionOID.BASIC_CONSTRAINTS: True,
+    ExtensionOID.KEY_USAGE: True,
+    ExtensionOID.EXTENDED_KEY_USAGE: False,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: False,
+    ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False,
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
+}
+"""The extensions that a certificate has, no more and no less, and which are critical."""
+
+
+def _extension(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> x509.ExtensionType:
+    return certificate.extensions.get_extension_for_oid(oid).value
+
+
+def _x509_serial(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    return certificate.serial_number == request.stamp.serial
+
+
+def _x509_dates(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return (begin, end) == (request.stamp.not_before, request.stamp.not_after)
+
+
+def _x509_span(certificate: x509.Certificate, request: X509Request, issuer: Generation) -> bool:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return end - begin <= request.profile.ceiling and end <= issuer.issuer.not_valid_after_utc
+
+
+def _x509_public_key(certificate: x509.Certificate, request: X509Request, issuer: Generation) -> bool:
+    key = certificate.public_key()
+    return key == request.public_key and key != issuer.key.public_key
+
+
+def _x509_subject(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    return [(part.oid, part.value) for part in certificate.subject] == [
+        (NameOID.ORGANIZATION_NAME, request.organization),
+        (NameOID.COMMON_NAME, request.common_name),
+    ]
+
+
+def _x509_extensions(certificate: x509.Certificate, _request: X509Request, _issuer: Generation) -> bool:
+    return {extension.oid: extension.critical for extension in certificate.extensions} == _EXTENSIONS
+
+
+def _x509_no_ca(certificate: x509.Certificate, _request: X509Request, _issuer: Generation) -> bool:
+    constraints = x509.BasicConstraints(ca=False, path_length=None)
+    return _extension(certificate, ExtensionOID.BASIC_CONSTRAINTS) == constraints
+
+
+def _x509_key_usage(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    return _extension(certificate, ExtensionOID.KEY_USAGE) == request.profile.key_usage
+
+
+def _x509_extended_key_usage(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    usage = _extension(certificate, ExtensionOID.EXTENDED_KEY_USAGE)
+    return usage == x509.ExtendedKeyUsage(request.profile.extended_key_usage)
+
+
+def _x509_one_spiffe_id(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    names = _extension(certificate, ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    return names == x509.SubjectAlternativeName([x509.UniformResourceIdentifier(request.spiffe_id)])
+
+
+def _x509_key_identifiers(certificate: x509.Certificate, request: X509Request, issuer: Generation) -> bool:
+    own = x509.SubjectKeyIdentifier.from_public_key(request.public_key)
+    of_ca = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer.key.subject_key_identifier)
+    return (
+        _extension(certificate, ExtensionOID.SUBJECT_KEY_IDENTIFIER) == own
+        and _extension(certificate, ExtensionOID.AUTHORITY_KEY_IDENTIFIER) == of_ca
+    )
+
+
+def _x509_signature(certificate: x509.Certificate, _request: X509Request, issuer: Generation) -> bool:
+    # Holds the issuer's name against the CA's subject too.
+    try:
+        certificate.verify_directly_issued_by(issuer.issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+X509_CHECKS: Final[tuple[Callable[[x509.Certificate, X509Request, Generation], bool], ...]] = (
+    _x509_serial,
+    _x509_dates,
+    _x509_span,
+    _x509_public_key,
+    _x509_subject,
+    _x509_extensions,
+    _x509_no_ca,
+    _x509_key_usage,
+    _x509_extended_key_usage,
+    _x509_one_spiffe_id,
+    _x509_key_identifiers,
+    _x509_signature,
+)
+"""What a signed X.509 certificate must fulfil. Those after `_x509_extensions` rely on it: every extension is there."""
+
+# --- SSH (PROTOCOL.certkeys) --------------------------------------------------------------------------------------
+
+
+def _ssh_type(certificate: SSHCertificate, request: SSHRequest, _issuer: Generation) -> bool:
+    return certificate.type is request.profile.type
+
+
+def _ssh_serial(certificate: SSHCertificate, request: SSHRequest, _issuer: Generation) -> bool:
+    return certificate.serial == request.stamp.serial
+
+
+def _ssh_dates(certificate: SSHCertificate, request: SSHRequest, _issuer: Generation) -> bool:
+    asked = (_seconds(request.stamp.not_before), _seconds(request.stamp.not_after))
+    return (certificate.valid_after, certificate.valid_before) == asked
+
+
+def _ssh_span(certificate: SSHCertificate, request: SSHRequest, issuer: Generation) -> bool:
+    span = timedelta(seconds=certificate.valid_before - certificate.valid_after)
+    return span <= request.profile.ceiling and certificate.valid_before <= _seconds(issuer.not_after)
+
+
+def _ssh_public_key(certificate: SSHCertificate, request: SSHRequest, issuer: Generation) -> bool:
+    key = certificate.public_key()
+    return key == request.public_key and key != issuer.key.public_key
+
+
+def _ssh_key_id(certificate: SSHCertificate, request: SSHRequest, _issuer: Generation) -> bool:
+    return certificate.key_id == request.key_id.encode()
+
+
+def _ssh_principals(certificate: SSHCertificate, request: SSHRequest, _issuer: Generation) -> bool:
+    # None would mean all.
+    names = certificate.valid_principals
+    return bool(names) and names == [principal.encode() for principal in request.principals]
+
+
+def _ssh_extensions(certificate: SSHCertificate, request: SSHRequest, _issuer: Generation) -> bool:
+    asked = dict.fromkeys(request.extensions, b"")
+    return certificate.extensions == asked and asked.keys() <= request.profile.extensions
+
+
+def _ssh_critical_options(certificate: SSHCertificate, request: SSHRequest, _issuer: Generation) -> bool:
+    asked = {b"source-address": ",".join(request.source_addresses).encode()} if request.source_addresses else {}
+    return certificate.critical_options == asked and asked.keys() <= request.profile.critical_options
+
+
+def _ssh_signed_by_plain_key(certificate: SSHCertificate, _request: SSHRequest, issuer: Generation) -> bool:
+    # A certificate in this field would let its holder play the CA (CVE-2025-49825); only a plain key equals the CA's line.
+    return authorized_key(certificate.signature_key()) == issuer.key.authorized_key
+
+
+def _ssh_signature(certificate: SSHCertificate, _request: SSHRequest, _issuer: Generation) -> bool:
+    try:
+        certificate.verify_cert_signature()
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+SSH_CHECKS: Final[tuple[Callable[[SSHCertificate, SSHRequest, Generation], bool], ...]] = (
+    _ssh_type,
+    _ssh_serial,
+    _ssh_dates,
+    _ssh_span,
+    _ssh_public_key,
+    _ssh_key_id,
+    _ssh_principals,
+    _ssh_extensions,
+    _ssh_critical_options,
+    _ssh_signed_by_plain_key,
+    _ssh_signature,
+)
+"""What a signed SSH certificate must fulfil. The last one relies on the one before: the key that signed is the CA's."""

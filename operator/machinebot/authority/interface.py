@@ -1,0 +1,85 @@
+"""What others see of an authority, and what an authority needs of others: Protocols only, whichever authority it is."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, TrustBundle
+from machinebot.resources.authority import MachineAuthoritySpec
+from machinebot.resources.bot import MachineBot
+from machinebot.resources.role import MachineRole
+
+REJOIN: Final = frozenset({"IdentityExpired", "IdentityReplaced"})
+"""Reasons of `Denied` at an issue that say no more than: this identity is over, join again."""
+
+
+class Directory(Protocol):
+    """The bots and roles there are, from a cache: asked often, never waits."""
+
+    def bot(self, ref: BotRef) -> MachineBot | None:
+        """The bot, or None where there is none."""
+        ...
+
+    def roles(self) -> Mapping[str, MachineRole]:
+        """Every role by its name."""
+        ...
+
+
+class TokenReviewer(Protocol):
+    """Asks the API server whether a ServiceAccount token is good (authentication.k8s.io/v1 TokenReview)."""
+
+    async def review(self, token: str, audience: str) -> Mapping[str, Any]:
+        """The status of a TokenReview of the token with that audience, as the API server gave it.
+
+        Raises:
+            Unavailable: The API server is away.
+        """
+        ...
+
+
+class Authority(Protocol):
+    """Verifies joins, applies roles, signs. Whether it lives in this process or behind HTTPS is invisible here."""
+
+    @property
+    def name(self) -> str:
+        """Name of the MachineAuthority."""
+        ...
+
+    @property
+    def spec(self) -> MachineAuthoritySpec:
+        """What a person wrote."""
+        ...
+
+    async def join(self, bot: BotRef, token: str, *, expected_uid: str, now: datetime) -> BotIdentity:
+        """Takes a ServiceAccount token as the proof of being the bot.
+
+        Args:
+            bot: Who wants to join.
+            token: Token of the bot's ServiceAccount with `spec.clusterName` as its audience.
+            expected_uid: UID that the ServiceAccount must have: one of the same name that was made later is another one.
+            now: The time.
+
+        Raises:
+            Denied: The bot may not join, or the token does not prove it.
+            Unavailable: The token cannot be reviewed now.
+        """
+        ...
+
+    async def issue(self, identity: BotIdentity, request: IssueRequest, *, now: datetime) -> Issued:
+        """Signs the certificates of one output.
+
+        Args:
+            identity: From `join`.
+            request: What is wanted. Nothing of it but the public key reaches a certificate unchecked by a role.
+            now: The time.
+
+        Raises:
+            Denied: A rule forbids it; with a reason in `REJOIN`, join again and repeat.
+            Invalid: The wish cannot be fulfilled as it stands.
+            Unavailable: The CA is not there yet, or is being replaced.
+        """
+        ...
+
+    def trust(self) -> TrustBundle:
+        """Every published CA generation: of each purpose the active one first, then the prepared one, then old ones."""
+        ...

@@ -1,0 +1,75 @@
+"""kopf's part: it watches our kinds and hands on what it sees. The handlers note and enqueue; nothing else."""
+
+import dataclasses
+import datetime
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import kopf
+
+from machinebot.kube.resources import AUTHORITIES, BOTS, OUTPUTS, ROLES, Resource
+from machinebot.resources.meta import GROUP, VERSION
+
+CHUNK: Final = 500
+"""Objects in one page of kopf's first list."""
+
+IDLE_SECONDS: Final = 0.5
+"""How long kopf keeps a task for an object that has gone quiet: at 10,000 objects its default of 5 s costs 100 MB."""
+
+LOGIN_SECONDS: Final = 600
+"""How long kopf uses credentials before it asks for them again: a pod's token is replaced under it."""
+
+Observe = Callable[[Resource, Mapping[str, Any], bool], None]
+"""Told of each object: its resource, its body, and whether it is gone."""
+
+
+def registry(observe: Observe) -> kopf.OperatorRegistry:
+    """kopf's registry with one `on.event` handler a kind, and the log-in."""
+    handlers = kopf.OperatorRegistry()
+    for resource in (AUTHORITIES, ROLES, BOTS, OUTPUTS):
+        _register(handlers, resource, observe)
+    kopf.on.login(registry=handlers, id="login", errors=kopf.ErrorsMode.PERMANENT)(_login)
+    return handlers
+
+
+def _register(handlers: kopf.OperatorRegistry, resource: Resource, observe: Observe) -> None:
+    @kopf.on.event(GROUP, VERSION, resource.plural, registry=handlers, id=resource.plural)
+    async def seen(event: kopf.RawEvent, **_: Any) -> None:
+        observe(resource, event["object"], event["type"] == "DELETED")
+
+
+def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """The pod's ServiceAccount, or the kubeconfig; asked for again before a mounted token ends."""
+    found = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    if found is None:
+        return None
+    return dataclasses.replace(found, expiration=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=LOGIN_SECONDS))
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf's settings: watches only, no writes, no Events, no peering."""
+    chosen = kopf.OperatorSettings()
+    chosen.watching.server_timeout = 600
+    chosen.watching.client_timeout = 660
+    chosen.watching.connect_timeout = 10
+    chosen.watching.chunk_size = CHUNK
+    chosen.networking.request_timeout = 30
+    chosen.networking.connect_timeout = 5
+    chosen.queueing.idle_timeout = IDLE_SECONDS
+    chosen.posting.enabled = False
+    chosen.posting.level = logging.CRITICAL
+    chosen.scanning.disabled = True
+    chosen.peering.standalone = True
+    return chosen
+
+
+async def watch(observe: Observe, namespaces: tuple[str, ...]) -> None:
+    """Runs kopf until it ends, which it does only when something broke or it is cancelled."""
+    await kopf.operator(
+        registry=registry(observe),
+        settings=settings(),
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        standalone=True,
+    )

@@ -1,0 +1,1 @@
+"""The API server: requests, Secrets, tokens, the Lease, Events, watches of metadata. Nobody else imports `kubernetes`."""

@@ -1,0 +1,166 @@
+"""Secrets as they are stored: read, create, replace, delete. What stands in them is decided elsewhere."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from machinebot.errors import Invalid
+from machinebot.kube.client import Json, KubeClient
+from machinebot.kube.resources import MANAGED_BY, MANAGED_BY_LABEL, SECRETS
+from machinebot.resources.meta import API_VERSION
+
+MAX_SECRET: Final = 1024 * 1024
+"""Largest Secret that Kubernetes stores, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The object of ours that a Secret or ServiceAccount belongs to; the garbage collector deletes it along with that."""
+
+    kind: str
+    name: str
+    uid: str
+
+    def reference(self) -> Json:
+        """The ownerReference."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": self.kind,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": False,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSecret:
+    """A Secret as read. Its text form does not show the data."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    owner_uid: str | None
+    managed: bool
+    deleting: bool
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    data: Mapping[str, bytes] = field(repr=False)
+
+
+def owner_uid(metadata: Mapping[str, Any]) -> str | None:
+    """UID of the controlling owner, or None."""
+    references = metadata.get("ownerReferences") or []
+    return next((str(reference["uid"]) for reference in references if reference.get("controller")), None)
+
+
+def is_managed(metadata: Mapping[str, Any]) -> bool:
+    """Whether the object carries our label."""
+    return bool((metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY)
+
+
+class SecretStore:
+    """Reads and writes Secrets."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    async def read(self, namespace: str, name: str) -> StoredSecret | None:
+        """The Secret, or None where there is none."""
+        body = await self._client.get(SECRETS, namespace, name)
+        return None if body is None else _stored(body)
+
+    async def create(
+        self,
+        namespace: str,
+        name: str,
+        data: Mapping[str, bytes],
+        *,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str],
+        owner: Owner | None,
+    ) -> StoredSecret:
+        """Makes the Secret, whole.
+
+        Raises:
+            Conflict: There is one of that name.
+        """
+        body = _body(namespace, name, data, labels=labels, annotations=annotations, owner=owner)
+        return _stored(await self._client.create(SECRETS, namespace, body))
+
+    async def replace(
+        self,
+        old: StoredSecret,
+        data: Mapping[str, bytes],
+        *,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str],
+        owner: Owner | None,
+    ) -> StoredSecret:
+        """Replaces the Secret, whole, if it still is as it was read. Labels and annotations of others are kept.
+
+        Raises:
+            Conflict: It is not.
+        """
+        merged_labels = {**old.labels, **labels}
+        merged_annotations = {**old.annotations, **annotations}
+        body = _body(old.namespace, old.name, data, labels=merged_labels, annotations=merged_annotations, owner=owner)
+        body["metadata"] |= {"resourceVersion": old.resource_version, "uid": old.uid}
+        return _stored(await self._client.replace(SECRETS, old.namespace, old.name, body))
+
+    async def delete(self, secret: StoredSecret) -> None:
+        """Deletes exactly the Secret that was read."""
+        await self._client.delete(
+            SECRETS, secret.namespace, secret.name, uid=secret.uid, resource_version=secret.resource_version
+        )
+
+
+def _body(
+    namespace: str,
+    name: str,
+    data: Mapping[str, bytes],
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    owner: Owner | None,
+) -> Json:
+    if sum(map(len, data.values())) > MAX_SECRET:
+        raise Invalid("SecretTooLarge", "the content is above the 1 MiB that a Secret holds")
+    metadata: Json = {
+        "name": name,
+        "namespace": namespace,
+        "labels": {**labels, MANAGED_BY_LABEL: MANAGED_BY},
+        "annotations": dict(annotations),
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner.reference()]
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
+
+
+def _stored(body: Json) -> StoredSecret:
+    metadata = body["metadata"]
+    try:
+        data = {key: base64.b64decode(value, validate=True) for key, value in (body.get("data") or {}).items()}
+    except binascii.Error as error:  # pragma: no cover - the API server checks it
+        raise Invalid("SecretDamaged", "the Secret holds what is no base64") from error
+    return StoredSecret(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        owner_uid=owner_uid(metadata),
+        managed=is_managed(metadata),
+        deleting="deletionTimestamp" in metadata,
+        labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
+        data=data,
+    )

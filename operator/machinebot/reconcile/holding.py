@@ -1,0 +1,201 @@
+"""What the Secret of an output holds: told from status where it was not touched since, else read from the Secret alone.
+
+The Secret carries, beside the credential, everything that status can be made again from: the digest of the inputs, of its
+own data, the CA generations and the wish that was fulfilled. So a crash between the two writes, or a restored backup, is
+no reason to issue.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from machinebot.clock import parse_rfc3339
+from machinebot.errors import Invalid
+from machinebot.kube.secrets import StoredSecret
+from machinebot.outputs import inspect
+from machinebot.outputs.registry import MachineOutput
+from machinebot.policy.decision import Credential
+from machinebot.policy.lifetimes import renewal_time
+
+INPUTS: Final = "machinebot.dev/inputs"
+DIGEST: Final = "machinebot.dev/digest"
+AUTHORITIES: Final = "machinebot.dev/authorities"
+RENEWED_FOR: Final = "machinebot.dev/renewed-for"
+REASON: Final = "machinebot.dev/reason"
+TEMPLATE: Final = "machinebot.dev/template"
+"""Annotations on the Secret."""
+
+OUTPUT_LABEL: Final = "machinebot.dev/output-uid"
+"""Label on the Secret: UID of the output, for people who look for it with a selector."""
+
+MAX_ANNOTATION: Final = 4096
+"""Longest annotation of ours that is read back, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an output's Secret holds.
+
+    Attributes:
+        credential: What is known of the credential, or None where there is no Secret of that name.
+        version: resourceVersion of the Secret.
+        uid: UID of the Secret.
+        digest: SHA-256 of its data.
+        serial: Of the certificates.
+        fulfilled: The wish for a renewal that it fulfilled, or None.
+        reason: Why it was issued.
+        secret: The Secret, where it was read.
+    """
+
+    credential: Credential | None
+    version: str = ""
+    uid: str = ""
+    digest: str = ""
+    serial: str = ""
+    fulfilled: str | None = None
+    reason: str | None = None
+    secret: StoredSecret | None = None
+
+
+NOTHING: Final = Holding(credential=None)
+"""There is no Secret."""
+
+
+def renew_at(output: MachineOutput, credential: Credential) -> datetime:
+    """When the credential is replaced, by its own dates and the output's wish."""
+    return renewal_time(
+        not_before=credential.not_before,
+        not_after=credential.not_after,
+        uid=output.metadata.uid,
+        renew_before=output.spec.renew_before_length,
+        renew_before_percentage=output.spec.renew_before_percentage,
+    )
+
+
+def from_status(output: MachineOutput, version: str, uid: str) -> Holding | None:
+    """What status says the Secret holds, if that is about the Secret of that name and version; else None."""
+    status = output.status
+    secret = status.secret
+    if secret is None or secret.name != output.secret_name or secret.resource_version != version:
+        return None
+    if status.inputs is None or status.not_before is None or status.not_after is None or status.serial is None:
+        return None
+    try:
+        credential = Credential(
+            damage=None,
+            inputs=status.inputs,
+            authorities=status.authorities,
+            not_before=parse_rfc3339(status.not_before),
+            not_after=parse_rfc3339(status.not_after),
+        )
+    except ValueError:
+        return None
+    return Holding(
+        credential=credential,
+        version=version,
+        uid=uid,
+        digest=secret.digest,
+        serial=status.serial,
+        fulfilled=status.renew_token,
+        reason=status.issue_reason,
+    )
+
+
+def from_secret(output: MachineOutput, secret: StoredSecret) -> Holding:
+    """What a Secret of ours, as it was read, holds. What does not hold together shows as damage."""
+    notes = {name: text for name, text in secret.annotations.items() if len(text) <= MAX_ANNOTATION}
+    digest = inspect.digest(secret.data)
+    try:
+        content = inspect.inspect(output.type, secret.data)
+        authorities = _authorities(notes.get(AUTHORITIES, ""))
+    except Invalid as error:
+        return _damaged(secret, digest, error.message, notes)
+    damage = None if notes.get(DIGEST) == digest else "the content of the Secret was changed by hand"
+    credential = Credential(
+        damage=damage,
+        inputs=notes.get(INPUTS, ""),
+        authorities=authorities,
+        not_before=content.not_before,
+        not_after=content.not_after,
+    )
+    return Holding(
+        credential=credential,
+        version=secret.resource_version,
+        uid=secret.uid,
+        digest=digest,
+        serial=str(content.serial),
+        fulfilled=notes.get(RENEWED_FOR),
+        reason=notes.get(REASON),
+        secret=secret,
+    )
+
+
+def _damaged(secret: StoredSecret, digest: str, damage: str, notes: Mapping[str, str]) -> Holding:
+    never = parse_rfc3339("1970-01-01T00:00:00Z")
+    return Holding(
+        credential=Credential(damage=damage, inputs="", authorities={}, not_before=never, not_after=never),
+        version=secret.resource_version,
+        uid=secret.uid,
+        digest=digest,
+        fulfilled=notes.get(RENEWED_FOR),
+        reason=notes.get(REASON),
+        secret=secret,
+    )
+
+
+def annotations(
+    output: MachineOutput,
+    *,
+    inputs: str,
+    digest: str,
+    authorities: Mapping[str, str],
+    reason: str,
+    fulfilled: str | None,
+) -> dict[str, str]:
+    """The annotations of the Secret: those that the output asks for, and ours."""
+    template = {"labels": sorted(output.spec.secret.labels), "annotations": sorted(output.spec.secret.annotations)}
+    notes = {
+        **output.spec.secret.annotations,
+        INPUTS: inputs,
+        DIGEST: digest,
+        AUTHORITIES: ",".join(f"{purpose}={generation}" for purpose, generation in sorted(authorities.items())),
+        REASON: reason,
+        TEMPLATE: json.dumps(template, separators=(",", ":")),
+    }
+    if fulfilled is not None:
+        notes[RENEWED_FOR] = fulfilled
+    return notes
+
+
+def labels(output: MachineOutput) -> dict[str, str]:
+    """The labels of the Secret: those that the output asks for, and ours."""
+    return {**output.spec.secret.labels, OUTPUT_LABEL: output.metadata.uid}
+
+
+def templated(secret: StoredSecret) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the labels and annotations that we put on the Secret by the output's wish, so that they can be taken off."""
+    try:
+        template: Any = json.loads(secret.annotations.get(TEMPLATE, "{}")[:MAX_ANNOTATION])
+        return frozenset(map(str, template.get("labels", ()))), frozenset(map(str, template.get("annotations", ())))
+    except (ValueError, AttributeError, TypeError):
+        return frozenset(), frozenset()
+
+
+def _authorities(text: str) -> dict[str, str]:
+    """Reads `identity=0a1b,ssh-user=2c3d`.
+
+    Raises:
+        Invalid: It is something else.
+    """
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if not pairs or not all(purpose and separator and generation for purpose, separator, generation in pairs):
+        raise Invalid("SecretDamaged", f"the annotation {AUTHORITIES} of the Secret was changed by hand")
+    return {purpose: generation for purpose, _, generation in pairs}
+
+
+def inputs_digest(parts: Mapping[str, Any]) -> str:
+    """SHA-256, hex, over everything that a credential is made from, in an order of its own."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()

@@ -1,0 +1,396 @@
+"""Brings one output to what its spec says: look, decide, act, say so. Two writes for an issue, none where all is well."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from machinebot.authority.interface import REJOIN, Authority
+from machinebot.authority.plan import Plan, plan
+from machinebot.clock import Clock
+from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
+from machinebot.kube.client import KubeClient
+from machinebot.kube.events import EventRecorder, Subject
+from machinebot.kube.resources import BOTS
+from machinebot.kube.secrets import Owner, SecretStore, StoredSecret
+from machinebot.metrics import Metrics
+from machinebot.outputs import inspect
+from machinebot.outputs.base import Material
+from machinebot.outputs.keys import generate
+from machinebot.outputs.registry import MachineOutput
+from machinebot.policy import backoff
+from machinebot.policy.credential import BotRef, Issued, IssueRequest
+from machinebot.policy.decision import Cause, Snapshot, why_issue
+from machinebot.reconcile import holding
+from machinebot.reconcile.holding import NOTHING, Holding
+from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.report import Outcome, Reporter
+from machinebot.reconcile.world import Due, Key, SecretEntry, Sort, World
+from machinebot.resources.bot import MachineBot
+from machinebot.resources.output import KIND, RENEW_ANNOTATION
+
+log = logging.getLogger(__name__)
+
+ROUNDS: Final = 3
+"""How often one reconcile looks again after somebody else was quicker, before it gives way to others."""
+
+MAX_REQUEST: Final = 256
+"""Longest value of the renewal annotation that is taken, characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An output with everything that its credential depends on.
+
+    Attributes:
+        key: The output's key.
+        version: resourceVersion of the output that was looked at.
+        output: The output.
+        bot: Its bot.
+        authority: The bot's authority.
+        plan: What an issue gives.
+        inputs: Digest of what a credential made now is made from.
+    """
+
+    key: Key
+    version: str
+    output: MachineOutput
+    bot: MachineBot
+    authority: Authority
+    plan: Plan
+    inputs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputServices:
+    """What reconciling outputs needs of the rest."""
+
+    client: KubeClient
+    world: World
+    secrets: SecretStore
+    joins: BotJoins
+    authorities: Callable[[str], Authority]
+    """Finds the authority of that name; raises `Unavailable` where it is not ready."""
+    events: EventRecorder
+    metrics: Metrics
+    clock: Clock
+    enqueue: Callable[[Due], None]
+
+
+class OutputReconciler:
+    """Reconciles MachineOutputs."""
+
+    def __init__(self, services: OutputServices) -> None:
+        self._with = services
+        self._report = Reporter(services.client, services.world, services.events, services.clock)
+        self._seen: dict[tuple[str, str], Holding] = {}
+        """Secrets whose version is not the one in status though their content is: touched by another controller."""
+
+    async def reconcile(self, key: Key) -> datetime | None:
+        """Brings one output to what its spec says; returns when it is to be looked at again.
+
+        Raises:
+            Unavailable: Nothing could be done, and not even be said in status: try again later.
+        """
+        entry = self._with.world.entry(key)
+        if entry is None:
+            self._forget(key)
+            return None
+        try:
+            output = self._with.world.output(key)
+        except Invalid as error:
+            await self._report.unreadable(key, entry, error)
+            return None
+        if output is None or output.metadata.deletion_timestamp is not None:
+            return None
+        for _ in range(ROUNDS):
+            try:
+                return await self._round(key, entry.version, output)
+            except Conflict as error:
+                log.debug("somebody was quicker", extra={"output": str(key), "reason": error.reason})
+                self._with.world.remember_secret(key.namespace, output.secret_name, await self._entry_now(output))
+        raise Unavailable("Busy", "the Secret changes faster than it can be looked at")
+
+    async def _round(self, key: Key, version: str, output: MachineOutput) -> datetime | None:
+        now = self._with.clock.now()
+        held = NOTHING
+        try:
+            held = await self._look(output)
+            target = self._target(key, version, output)
+        except (Denied, Invalid) as refusal:
+            if refusal.reason == "BotMissing":
+                held = await self._withdraw(output, held)
+            return await self._refuse(key, version, output, held, refusal)
+        except Unavailable as trouble:
+            return await self._report.trouble(key, version, output, held, trouble)
+        await self._tidy(output)
+        cause = self._why(target, held, now)
+        if cause is None:
+            return None if held.credential is None else await self._report.settled(target, held, held.credential)
+        waiting = self._report.waits(output, now)
+        if waiting is not None:
+            return waiting
+        return await self._issue(target, held, cause)
+
+    # --- look --------------------------------------------------------------------------------------------------------
+
+    async def _look(self, output: MachineOutput) -> Holding:
+        """What the Secret holds: from status where it is untouched, else by reading it.
+
+        Raises:
+            Denied: The Secret of that name is not ours (`SecretConflict`).
+        """
+        namespace, name = output.metadata.namespace, output.secret_name
+        known = self._with.world.secret(namespace, name)
+        if known is None and output.status.secret is None:
+            return NOTHING
+        if known is not None and known.owner_uid == output.metadata.uid:
+            held = holding.from_status(output, known.version, known.uid) or self._seen.get((namespace, name))
+            if held is not None and held.version == known.version:
+                return held
+        return await self._read(output)
+
+    async def _read(self, output: MachineOutput) -> Holding:
+        namespace, name = output.metadata.namespace, output.secret_name
+        secret = await self._with.secrets.read(namespace, name)
+        if secret is None:
+            self._with.world.remember_secret(namespace, name, None)
+            self._seen.pop((namespace, name), None)
+            return NOTHING
+        check_ours(output, secret)
+        held = holding.from_secret(output, secret)
+        self._with.world.remember_secret(namespace, name, _entry(secret))
+        self._seen[namespace, name] = replace(held, secret=None)
+        return held
+
+    async def _entry_now(self, output: MachineOutput) -> SecretEntry | None:
+        secret = await self._with.secrets.read(output.metadata.namespace, output.secret_name)
+        return None if secret is None else _entry(secret)
+
+    def _target(self, key: Key, version: str, output: MachineOutput) -> Target:
+        """The output with everything that its credential depends on.
+
+        Raises:
+            Denied, Invalid: What an issue would be refused with.
+            Unavailable: The authority is not ready.
+        """
+        ref = BotRef(key.namespace, output.spec.bot)
+        bot = self._with.world.bot(ref)
+        if bot is None:
+            raise Denied(
+                "BotMissing", f"there is no MachineBot {ref.name!r} in the namespace {ref.namespace!r}: create it, or correct spec.bot"
+            )
+        authority = self._with.authorities(bot.spec.authority)
+        planned = plan(
+            spec=authority.spec,
+            bot=bot,
+            wanted_roles=output.spec.roles,
+            wish=output.type.ask(output.settings),
+            wished_lifetime=output.spec.wished_lifetime,
+            roles=self._with.world.roles(),
+            ca_not_after=None,
+            now=self._with.clock.now(),
+        )
+        return Target(
+            key=key,
+            version=version,
+            output=output,
+            bot=bot,
+            authority=authority,
+            plan=planned,
+            inputs=_inputs(output, bot, authority, planned),
+        )
+
+    def _why(self, target: Target, held: Holding, now: datetime) -> Cause | None:
+        trusted: dict[str, frozenset[str]] = {}
+        for anchor in target.authority.trust().anchors:
+            trusted[anchor.purpose] = trusted.get(anchor.purpose, frozenset()) | {anchor.id}
+        return why_issue(
+            Snapshot(
+                credential=held.credential,
+                inputs=target.inputs,
+                trusted=trusted,
+                renew_at=None if held.credential is None else holding.renew_at(target.output, held.credential),
+                requested=requested(target.output),
+                fulfilled=held.fulfilled,
+                now=now,
+            )
+        )
+
+    # --- act ---------------------------------------------------------------------------------------------------------
+
+    async def _issue(self, target: Target, held: Holding, cause: Cause) -> datetime | None:
+        output, metrics = target.output, self._with.metrics
+        try:
+            stored = await self._mint(target, held, cause)
+        except Conflict:
+            raise
+        except MachinebotError as error:
+            metrics.issues.labels(output.type.name, cause.reason, error.reason).inc()
+            if isinstance(error, Unavailable):
+                return await self._report.trouble(target.key, target.version, output, held, error, target=target)
+            if error.reason == "NamespaceTerminating":
+                return None
+            return await self._refuse(target.key, target.version, output, held, error)
+        metrics.issues.labels(output.type.name, cause.reason, "success").inc()
+        self._seen[output.metadata.namespace, output.secret_name] = stored
+        if stored.credential is None or stored.credential.damage is not None:
+            raise Unavailable("StoredOtherThanWritten", "the API server stored something else than was written")
+        return await self._report.issued(target, stored, stored.credential, cause)
+
+    async def _mint(self, target: Target, held: Holding, cause: Cause) -> Holding:
+        """A new key, its certificates, checked, and stored in one write."""
+        output = target.output
+        old = held.secret
+        if old is None and held.credential is not None:
+            old = (await self._read(output)).secret
+            if old is None:
+                raise Conflict("SecretMissing", "the Secret vanished")
+        key = generate(output.spec.private_key.algorithm)
+        issued = await self._ask(target, key.spki)
+        data = output.type.render(output.settings, Material(key=key, issued=issued, trust=target.authority.trust()))
+        content = inspect.inspect(output.type, data)
+        if (content.serial, content.not_after) != (issued.serial, issued.not_after):
+            raise Unavailable("IssuedOtherThanAsked", "the authority signed something else than it says; nothing was stored")
+        digest = inspect.digest(data)
+        notes = holding.annotations(
+            output,
+            inputs=target.inputs,
+            digest=digest,
+            authorities={str(purpose): generation for purpose, generation in issued.authorities.items()},
+            reason=cause.reason,
+            fulfilled=requested(output),
+        )
+        secret = await self._store(output, old, data, notes)
+        self._with.world.remember_secret(secret.namespace, secret.name, _entry(secret))
+        return replace(holding.from_secret(output, secret), secret=None)
+
+    async def _ask(self, target: Target, public_key: bytes) -> Issued:
+        request = IssueRequest(
+            output=target.output.metadata.name,
+            wish=target.output.type.ask(target.output.settings),
+            roles=target.output.spec.roles,
+            lifetime=target.output.spec.wished_lifetime,
+            public_key=public_key,
+        )
+        identity = await self._with.joins.identity(target.bot, target.authority)
+        if target.bot.status.service_account is None or target.bot.status.service_account.uid != identity.service_account.uid:
+            self._with.enqueue(Due(Key(Sort.BOT, target.key.namespace, target.bot.metadata.name)))
+        try:
+            return await target.authority.issue(identity, request, now=self._with.clock.now())
+        except Denied as error:
+            if error.reason not in REJOIN:
+                raise
+        self._with.joins.forget(identity.bot)
+        identity = await self._with.joins.identity(target.bot, target.authority)
+        return await target.authority.issue(identity, request, now=self._with.clock.now())
+
+    async def _store(
+        self, output: MachineOutput, old: StoredSecret | None, data: Mapping[str, bytes], notes: dict[str, str]
+    ) -> StoredSecret:
+        owner = Owner(KIND.kind, output.metadata.name, output.metadata.uid)
+        labels = holding.labels(output)
+        if old is None:
+            return await self._with.secrets.create(
+                output.metadata.namespace, output.secret_name, data, labels=labels, annotations=notes, owner=owner
+            )
+        our_labels, our_annotations = holding.templated(old)
+        bare = replace(
+            old,
+            labels={name: text for name, text in old.labels.items() if name not in our_labels},
+            annotations={name: text for name, text in old.annotations.items() if name not in our_annotations},
+        )
+        return await self._with.secrets.replace(bare, data, labels=labels, annotations=notes, owner=owner)
+
+    async def _withdraw(self, output: MachineOutput, held: Holding) -> Holding:
+        """The bot was deleted: its credential goes too, once the API server itself has said that the bot is gone."""
+        if held.credential is None:
+            return held
+        if await self._with.client.get(BOTS, output.metadata.namespace, output.spec.bot) is not None:
+            raise Unavailable("BotNotSeen", f"the MachineBot {output.spec.bot!r} was not seen yet")
+        secret = held.secret or await self._with.secrets.read(output.metadata.namespace, output.secret_name)
+        if secret is not None:
+            check_ours(output, secret)
+            await self._with.secrets.delete(secret)
+            log.info("credential withdrawn", extra={"output": output.metadata.name, "namespace": output.metadata.namespace})
+        self._with.world.remember_secret(output.metadata.namespace, output.secret_name, None)
+        self._seen.pop((output.metadata.namespace, output.secret_name), None)
+        return NOTHING
+
+    async def _tidy(self, output: MachineOutput) -> None:
+        """Deletes the Secret of an earlier name, where it is still ours."""
+        earlier = output.status.secret
+        if earlier is None or earlier.name == output.secret_name:
+            return
+        secret = await self._with.secrets.read(output.metadata.namespace, earlier.name)
+        if secret is not None and secret.managed and secret.owner_uid == output.metadata.uid:
+            await self._with.secrets.delete(secret)
+
+    async def _refuse(
+        self, key: Key, version: str, output: MachineOutput, held: Holding, refusal: MachinebotError
+    ) -> datetime | None:
+        outcome = Outcome.of_refusal(refusal)
+        await self._report.refused(key, version, output, held, outcome)
+        if refusal.reason in WATCHED_BY_NOBODY:
+            return backoff.retry_at(REFUSAL_ROUND, output.metadata.uid, self._with.clock.now())
+        return None
+
+    def _forget(self, key: Key) -> None:
+        self._seen.pop((key.namespace, key.name), None)
+
+
+WATCHED_BY_NOBODY: Final = frozenset({"SecretConflict", "SecretTerminating", "ServiceAccountConflict", "Forbidden"})
+"""Refusals that end by a change which no watch of ours shows: looked at again now and then."""
+
+REFUSAL_ROUND: Final = 4
+"""Which step of the back-off these are looked at in: about 16 s."""
+
+
+def requested(output: MachineOutput) -> str | None:
+    """The wish for a renewal that stands on the output, or None."""
+    text = output.metadata.annotations.get(RENEW_ANNOTATION)
+    return None if text is None else text[:MAX_REQUEST]
+
+
+def check_ours(output: MachineOutput, secret: StoredSecret) -> None:
+    """A Secret is ours to touch only with our label and the output's UID as its controlling owner.
+
+    Raises:
+        Denied: It is not.
+    """
+    if secret.managed and secret.owner_uid == output.metadata.uid and not secret.deleting:
+        return
+    if secret.deleting or secret.managed:
+        raise Denied(
+            "SecretTerminating" if secret.deleting or secret.owner_uid is not None else "SecretConflict",
+            f"the Secret {secret.name!r} belongs to another output, or to an earlier one of this name and waits for the garbage "
+            "collector; choose another secret.name if it stays",
+        )
+    raise Denied(
+        "SecretConflict",
+        f"the Secret {secret.name!r} exists and is not this output's: choose another secret.name, or delete the Secret",
+    )
+
+
+def _entry(secret: StoredSecret) -> SecretEntry:
+    return SecretEntry(uid=secret.uid, version=secret.resource_version, owner_uid=secret.owner_uid)
+
+
+def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, planned: Plan) -> str:
+    """Digest of everything that a credential made now is made from; not of when, nor of which CA generation signs."""
+    return holding.inputs_digest(
+        {
+            "cluster": authority.spec.cluster_name,
+            "bot": bot.metadata.name,
+            "roles": planned.grant.roles,
+            "logins": planned.grant.login_names,
+            "hosts": [origin.name for origin in planned.grant.host_principals],
+            "ssh": asdict(planned.grant.ssh),
+            "lifetime": int(planned.lifetime.length.total_seconds()),
+            "key": output.spec.private_key.algorithm,
+            "type": output.type.name,
+            "settings": output.settings.wire(),
+            "secret": output.spec.secret.wire(),
+        }
+    )

@@ -1,0 +1,267 @@
+"""Says in an output's status, in an event and in the log what was done, refused or failed."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from pydantic_core import from_json
+
+from machinebot.clock import Clock, parse_rfc3339, rfc3339
+from machinebot.errors import MachinebotError, Unavailable
+from machinebot.kube.client import KubeClient
+from machinebot.kube.events import EventRecorder, Subject
+from machinebot.outputs.registry import MachineOutput
+from machinebot.policy import backoff, grants
+from machinebot.policy.decision import Cause, Credential, is_good
+from machinebot.policy.grants import Origin
+from machinebot.reconcile.holding import Holding, renew_at
+from machinebot.reconcile.status import StatusWriter
+from machinebot.reconcile.world import Entry, Key, World
+from machinebot.resources.meta import (
+    READY,
+    RENEWING,
+    Condition,
+    ConditionStatus,
+    Status,
+    format_duration,
+    with_condition,
+    without_condition,
+)
+from machinebot.resources.output import Granted, GrantedName, MachineOutputStatus, SecretStatus
+
+if TYPE_CHECKING:
+    from machinebot.reconcile.outputs import Target
+
+log = logging.getLogger(__name__)
+
+NOT_COUNTED: Final = frozenset({"AuthorityNotReady", "BotNotSeen"})
+"""Troubles that end by an event of their own, which brings the output back: no attempt, no back-off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A refusal as status tells it."""
+
+    reason: str
+    message: str
+
+    @classmethod
+    def of_refusal(cls, error: MachinebotError) -> Self:
+        """From the error that said so."""
+        return cls(reason=error.reason, message=error.message)
+
+
+class Reporter:
+    """Reports on outputs."""
+
+    def __init__(self, client: KubeClient, world: World, events: EventRecorder, clock: Clock) -> None:
+        self._status = StatusWriter(client, world)
+        self._world = world
+        self._events = events
+        self._clock = clock
+
+    async def issued(self, target: "Target", held: Holding, credential: Credential, cause: Cause) -> datetime:
+        """A credential was issued and stored."""
+        renew, end = rfc3339(renew_at(target.output, credential)), rfc3339(credential.not_after)
+        note = f"{cause.reason}: {cause.message}; issued serial {held.serial}, valid until {end}, renewed at {renew}"
+        self._event(target.output, "Normal", "Issued", note)
+        log.info(
+            "issued",
+            extra={
+                "output": target.key.name,
+                "namespace": target.key.namespace,
+                "bot": target.bot.metadata.name,
+                "type": target.output.type.name,
+                "reason": str(cause.reason),
+                "serial": held.serial,
+                "not_after": end,
+                "renew_at": renew,
+                "roles": list(target.plan.grant.roles),
+                "logins": list(target.plan.grant.login_names),
+            },
+        )
+        return await self.settled(target, held, credential)
+
+    async def settled(self, target: "Target", held: Holding, credential: Credential) -> datetime:
+        """The credential in the Secret is good and not due: status is made to say so, where it does not.
+
+        Returns:
+            When the output is to be looked at again.
+        """
+        output, now = target.output, self._clock.now()
+        await self._status.write(target.key, target.version, output.status, self._good(target, held, credential))
+        renew = renew_at(output, credential)
+        return renew if now < renew else credential.not_after
+
+    async def refused(
+        self, key: Key, version: str, output: MachineOutput, held: Holding, outcome: Outcome
+    ) -> None:
+        """The output cannot be fulfilled as it stands; what is in the Secret is left there until it ends."""
+        status = output.status if held.credential is not None else _emptied(output.status)
+        conditions = without_condition(status.conditions, RENEWING)
+        conditions = self._condition(conditions, output, READY, "False", outcome.reason, outcome.message)
+        new = status.model_copy(
+            update={
+                "observed_generation": output.metadata.generation,
+                "conditions": conditions,
+                "type": output.type.name,
+                "failed_attempts": 0,
+                "retry_at": None,
+            }
+        )
+        if await self._status.write(key, version, output.status, new):
+            self._event(output, "Warning", outcome.reason, outcome.message)
+            log.warning("refused", extra={"output": str(key), "reason": outcome.reason, "detail": outcome.message})
+
+    async def trouble(
+        self,
+        key: Key,
+        version: str,
+        output: MachineOutput,
+        held: Holding,
+        error: Unavailable,
+        *,
+        target: "Target | None" = None,
+    ) -> datetime | None:
+        """Something outside is away: counted in status, so that a restart does not forget it; the Secret stays.
+
+        Returns:
+            When to try again.
+        """
+        now = self._clock.now()
+        if target is None and (waiting := self.waits(output, now)) is not None:
+            return waiting
+        counted = error.reason not in NOT_COUNTED
+        failures = output.status.failed_attempts + counted
+        retry = backoff.retry_at(failures, output.metadata.uid, now, asked=error.retry_after) if counted else None
+        good = is_good(held.credential, now)
+        conditions = output.status.conditions
+        if good:
+            conditions = self._condition(conditions, output, RENEWING, "False", error.reason, error.message)
+        elif held.credential is not None or output.status.secret is None:
+            conditions = self._condition(conditions, output, READY, "False", error.reason, error.message)
+        new = output.status.model_copy(
+            update={
+                "observed_generation": output.metadata.generation,
+                "conditions": conditions,
+                "type": output.type.name,
+                "failed_attempts": failures,
+                "retry_at": None if retry is None else rfc3339(retry),
+            }
+        )
+        await self._status.write(key, version, output.status, new)
+        self._event(output, "Warning", error.reason, error.message)
+        log.warning("trouble", extra={"output": str(key), "reason": error.reason, "detail": error.message, "failures": failures})
+        return retry
+
+    async def unreadable(self, key: Key, entry: Entry, error: MachinebotError) -> None:
+        """The stored object does not fit the schema any more."""
+        old: dict[str, Any] = from_json(entry.body)["status"]
+        conditions = tuple(
+            Condition.model_validate(condition)
+            for condition in old.get("conditions", ())
+            if isinstance(condition, dict) and condition.get("type") == READY
+        )
+        condition = with_condition(
+            conditions,
+            kind=READY,
+            status="False",
+            reason=error.reason,
+            message=error.message,
+            generation=entry.generation,
+            now=rfc3339(self._clock.now()),
+        )
+        before = Status(observed_generation=old.get("observedGeneration"), conditions=conditions)
+        after = Status(observed_generation=entry.generation, conditions=condition)
+        await self._status.write(key, entry.version, before, after)
+        log.warning("unreadable", extra={"output": str(key), "reason": error.reason, "detail": error.message})
+
+    def waits(self, output: MachineOutput, now: datetime) -> datetime | None:
+        """When the next attempt is due, where a failed one is being waited out; None where nothing stands in the way.
+
+        A changed spec is tried at once.
+        """
+        status = output.status
+        if status.retry_at is None or status.observed_generation != output.metadata.generation:
+            return None
+        due = parse_rfc3339(status.retry_at)
+        longest = backoff.pause(status.failed_attempts, output.metadata.uid) * 2
+        if now >= due or due - now > longest:  # further off than any pause: the clock was set back
+            return None
+        return due
+
+    def _good(self, target: "Target", held: Holding, credential: Credential) -> MachineOutputStatus:
+        output = target.output
+        renew = rfc3339(renew_at(output, credential))
+        message = f"valid until {rfc3339(credential.not_after)}, renewed at {renew}"
+        conditions = without_condition(output.status.conditions, RENEWING)
+        life = credential.not_after - credential.not_before
+        shortened = life < target.plan.lifetime.length
+        return MachineOutputStatus(
+            observed_generation=output.metadata.generation,
+            conditions=self._condition(conditions, output, READY, "True", "Issued", message),
+            type=output.type.name,
+            secret=_secret_status(output, held),
+            serial=held.serial,
+            inputs=credential.inputs,
+            authorities={str(purpose): generation for purpose, generation in credential.authorities.items()},
+            not_before=rfc3339(credential.not_before),
+            not_after=rfc3339(credential.not_after),
+            renew_at=renew,
+            ttl=format_duration(life),
+            ttl_reduced_by="the remaining life of the CA" if shortened else target.plan.lifetime.reduced_by,
+            issue_reason=held.reason,
+            renew_token=held.fulfilled,
+            granted=_granted(target),
+            warnings=grants.warnings(target.key.namespace, target.bot.spec, self._world.roles()),
+        )
+
+    def _condition(
+        self,
+        conditions: tuple[Condition, ...],
+        output: MachineOutput,
+        kind: str,
+        status: ConditionStatus,
+        reason: str,
+        message: str,
+    ) -> tuple[Condition, ...]:
+        return with_condition(
+            conditions,
+            kind=kind,
+            status=status,
+            reason=reason,
+            message=message,
+            generation=output.metadata.generation,
+            now=rfc3339(self._clock.now()),
+        )
+
+    def _event(self, output: MachineOutput, kind: Literal["Normal", "Warning"], reason: str, note: str) -> None:
+        metadata = output.metadata
+        subject = Subject("MachineOutput", metadata.namespace, metadata.name, metadata.uid, metadata.resource_version)
+        self._events.record(subject, kind, reason, note, action="Issue")
+
+
+def _secret_status(output: MachineOutput, held: Holding) -> SecretStatus:
+    """As it was written; a version that another controller's label moved is no reason for a write of ours."""
+    old = output.status.secret
+    if old is not None and (old.name, old.digest) == (output.secret_name, held.digest):
+        if output.status.serial == held.serial:
+            return old
+    return SecretStatus(name=output.secret_name, resource_version=held.version, digest=held.digest)
+
+
+def _emptied(status: MachineOutputStatus) -> MachineOutputStatus:
+    """Status without a credential."""
+    return MachineOutputStatus(observed_generation=status.observed_generation, conditions=status.conditions)
+
+
+def _granted(target: "Target") -> Granted:
+    grant = target.plan.grant
+    return Granted(
+        roles=grant.roles, logins=_names(grant.logins), host_principals=_names(grant.host_principals)
+    )
+
+
+def _names(origins: tuple[Origin, ...]) -> tuple[GrantedName, ...]:
+    return tuple(GrantedName(name=origin.name, role=origin.role, trait=origin.trait) for origin in origins)

@@ -1,0 +1,56 @@
+"""Writes status: one merge-patch, only where something differs, and only onto the object that the decision was made on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from machinebot.errors import NotFound
+from machinebot.kube.client import KubeClient
+from machinebot.reconcile.world import RESOURCES, Key, World
+from machinebot.resources.meta import Status
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge-patch (RFC 7386) that makes `new` of `old`; empty where they are equal."""
+    patch: dict[str, Any] = {name: None for name in old if name not in new}
+    for name, value in new.items():
+        if name not in old:
+            patch[name] = value
+        elif isinstance(value, dict) and isinstance(old[name], dict):
+            inner = difference(old[name], value)
+            if inner:
+                patch[name] = inner
+        elif value != old[name]:
+            patch[name] = value
+    return patch
+
+
+class StatusWriter:
+    """Writes the status of our objects."""
+
+    def __init__(self, client: KubeClient, world: World) -> None:
+        self._client = client
+        self._world = world
+
+    async def write(self, key: Key, version: str, old: Status, new: Status) -> bool:
+        """Writes the new status if it differs; returns whether it did. An object that is gone needs none.
+
+        Args:
+            key: The object.
+            version: resourceVersion of the object that the status was worked out from.
+            old: Status as it stands there.
+            new: Status as it should be.
+
+        Raises:
+            Conflict: The object changed since.
+            Unavailable: The API server is away.
+        """
+        patch = difference(old.wire(), new.wire())
+        if not patch:
+            return False
+        body = {"metadata": {"resourceVersion": version}, "status": patch}
+        try:
+            answer = await self._client.patch_status(RESOURCES[key.sort], key.namespace, key.name, body)
+        except NotFound:
+            return False
+        self._world.remember(key, answer)
+        return True

@@ -1,0 +1,412 @@
+"""What has been seen of the cluster: our objects and the metadata of our Secrets, and whom a change concerns.
+
+Filled by the watches, the sweep and our own writes; read by every decision. Objects are kept as compact JSON and read
+when needed, which takes a tenth of the memory of models. A change is told by resourceVersion, so that nothing is looked at
+twice, whoever brings it.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+from typing_extensions import override
+
+from machinebot.errors import Invalid
+from machinebot.kube.resources import AUTHORITIES, AUTHORITY_LABEL, BOTS, OUTPUTS, ROLES, SECRETS, SERVICE_ACCOUNTS, Resource
+from machinebot.kube.secrets import is_managed, owner_uid
+from machinebot.outputs.registry import MachineOutput, parse_output
+from machinebot.policy.credential import BotRef
+from machinebot.resources.authority import MachineAuthority
+from machinebot.resources.bot import MachineBot
+from machinebot.resources.meta import READY, first_error
+from machinebot.resources.output import RENEW_ANNOTATION
+from machinebot.resources.role import MachineRole
+
+Json = dict[str, Any]
+
+TOMBSTONES: Final = 4096
+"""UIDs of deleted objects that are remembered, so that an older list or event does not bring one back."""
+
+COUNT_DELAY: Final = 2.0
+"""Seconds before a bot's count of outputs is looked at: those applied together are counted once."""
+
+
+class Sort(StrEnum):
+    """What a key names."""
+
+    AUTHORITY = "MachineAuthority"
+    ROLE = "MachineRole"
+    BOT = "MachineBot"
+    OUTPUT = "MachineOutput"
+
+
+RESOURCES: Final[Mapping[Sort, Resource]] = {
+    Sort.AUTHORITY: AUTHORITIES,
+    Sort.ROLE: ROLES,
+    Sort.BOT: BOTS,
+    Sort.OUTPUT: OUTPUTS,
+}
+
+_SORTS: Final = {resource: sort for sort, resource in RESOURCES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One object to be looked at."""
+
+    sort: Sort
+    namespace: str
+    name: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.sort}/{self.namespace}/{self.name}" if self.namespace else f"{self.sort}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A key, and in how many seconds it is to be looked at."""
+
+    key: Key
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One of our objects as seen last.
+
+    Attributes:
+        uid: Which incarnation.
+        version: resourceVersion.
+        generation: Moves with the spec.
+        body: Compact JSON of the parts that decisions use.
+        links: Names that others find it by: a bot's roles, an output's bot.
+    """
+
+    uid: str
+    version: str
+    generation: int
+    body: bytes
+    links: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretEntry:
+    """Metadata of one of our Secrets."""
+
+    uid: str
+    version: str
+    owner_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFacts:
+    """What metrics tell of an output: RFC 3339 times, and the status of its condition Ready."""
+
+    namespace: str
+    name: str
+    type: str
+    not_before: str | None
+    not_after: str | None
+    renew_at: str | None
+    ready: str
+
+
+class World:
+    """The cluster as seen. All of its methods return at once."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Sort, dict[tuple[str, str], Entry]] = {sort: {} for sort in Sort}
+        self._secrets: dict[tuple[str, str], SecretEntry] = {}
+        self._outputs_of: dict[tuple[str, str], set[str]] = {}
+        self._bots_with: dict[str, set[tuple[str, str]]] = {}
+        self._roles: dict[str, MachineRole] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self.lost_accounts: set[BotRef] = set()
+        """Bots whose own ServiceAccount was deleted under them; the bot's reconcile makes it again and takes it off."""
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def entry(self, key: Key) -> Entry | None:
+        """The object as seen last, or None."""
+        return self._entries[key.sort].get((key.namespace, key.name))
+
+    def keys(self, sort: Sort) -> Iterator[Key]:
+        """Every object of that sort."""
+        return (Key(sort, namespace, name) for namespace, name in list(self._entries[sort]))
+
+    def count(self, sort: Sort) -> int:
+        """How many objects of that sort there are."""
+        return len(self._entries[sort])
+
+    def secret(self, namespace: str, name: str) -> SecretEntry | None:
+        """Metadata of one of our Secrets, or None."""
+        return self._secrets.get((namespace, name))
+
+    def bot(self, ref: BotRef) -> MachineBot | None:
+        """The bot, or None where there is none. Part of the authority's `Directory`."""
+        entry = self._entries[Sort.BOT].get((ref.namespace, ref.name))
+        return None if entry is None else MachineBot.model_validate_json(entry.body)
+
+    def roles(self) -> Mapping[str, MachineRole]:
+        """Every role that can be read, by name. Part of the authority's `Directory`."""
+        return self._roles
+
+    def output(self, key: Key) -> MachineOutput | None:
+        """The output, or None where there is none.
+
+        Raises:
+            Invalid: It does not fit the model.
+        """
+        entry = self.entry(key)
+        return None if entry is None else parse_output(from_json(entry.body))
+
+    def authority(self, name: str) -> MachineAuthority | None:
+        """The MachineAuthority, or None where there is none.
+
+        Raises:
+            Invalid: It does not fit the model.
+        """
+        entry = self._entries[Sort.AUTHORITY].get(("", name))
+        try:
+            return None if entry is None else MachineAuthority.model_validate_json(entry.body)
+        except ValidationError as error:
+            raise Invalid("InvalidSpec", first_error(error)) from error
+
+    def output_facts(self) -> Iterator[OutputFacts]:
+        """Every output's facts for metrics."""
+        for (namespace, name), entry in list(self._entries[Sort.OUTPUT].items()):
+            status = from_json(entry.body)["status"]
+            conditions = status.get("conditions") or ()
+            yield OutputFacts(
+                namespace=namespace,
+                name=name,
+                type=status.get("type") or "",
+                not_before=status.get("notBefore"),
+                not_after=status.get("notAfter"),
+                renew_at=status.get("renewAt"),
+                ready=next((each["status"] for each in conditions if each["type"] == READY), "Unknown"),
+            )
+
+    def outputs_of(self, ref: BotRef) -> frozenset[str]:
+        """Names of the outputs that name the bot."""
+        return frozenset(self._outputs_of.get((ref.namespace, ref.name), ()))
+
+    # --- seeing ----------------------------------------------------------------------------------------------------
+
+    def observe(self, resource: Resource, body: Mapping[str, Any], *, gone: bool) -> list[Due]:
+        """Takes in one object, or that it is gone; returns whom it concerns. What is known already concerns nobody."""
+        if resource == SECRETS:
+            return self._observe_secret(body["metadata"], gone=gone)
+        if resource == SERVICE_ACCOUNTS:
+            return self._observe_account(body["metadata"], gone=gone)
+        sort = _SORTS[resource]
+        metadata = body["metadata"]
+        place = (metadata.get("namespace", ""), metadata["name"])
+        if gone:
+            return self._remove(sort, place, metadata["uid"])
+        return self._put(sort, place, body)
+
+    def remember(self, key: Key, body: Mapping[str, Any]) -> None:
+        """Takes in the answer to our own write: it concerns nobody."""
+        self._put(key.sort, (key.namespace, key.name), body)
+
+    def remember_secret(self, namespace: str, name: str, entry: SecretEntry | None) -> None:
+        """Takes in the answer to our own write of a Secret, or what a read has shown."""
+        if entry is None:
+            self._secrets.pop((namespace, name), None)
+        else:
+            self._secrets[namespace, name] = entry
+
+    def missing(self, sort: Sort, places: Iterable[tuple[str, str]], namespace: str) -> list[Due]:
+        """Removes objects that a full list did not show; returns whom that concerns.
+
+        Args:
+            sort: What was listed.
+            places: What was known before the list was asked for, and is not in it.
+            namespace: The namespace that was listed; empty for all.
+        """
+        concerned: list[Due] = []
+        for place in places:
+            entry = self._entries[sort].get(place)
+            if entry is not None and (not namespace or place[0] == namespace):
+                concerned += self._remove(sort, place, entry.uid)
+        return concerned
+
+    def secret_places(self) -> set[tuple[str, str]]:
+        """Where our Secrets are."""
+        return set(self._secrets)
+
+    def missing_secrets(self, places: Iterable[tuple[str, str]], namespace: str) -> list[Due]:
+        """The same as `missing` for Secrets."""
+        concerned: list[Due] = []
+        for place in places:
+            if (not namespace or place[0] == namespace) and self._secrets.pop(place, None) is not None:
+                concerned += [Due(Key(Sort.OUTPUT, place[0], name)) for name in self._claimants(*place)]
+        return concerned
+
+    def _put(self, sort: Sort, place: tuple[str, str], body: Mapping[str, Any]) -> list[Due]:
+        old = self._entries[sort].get(place)
+        metadata = body["metadata"]
+        if metadata["uid"] in self._gone or (old is not None and not _is_newer(metadata["resourceVersion"], old.version)):
+            return []
+        new = Entry(
+            uid=metadata["uid"],
+            version=metadata["resourceVersion"],
+            generation=metadata.get("generation", 0),
+            body=_compact(body),
+            links=_links(sort, body.get("spec") or {}),
+        )
+        self._entries[sort][place] = new
+        self._relink(sort, place, () if old is None else old.links, new.links)
+        if sort is Sort.ROLE:
+            self._read_role(place[1], new)
+        return self._concerned(sort, place, old, new)
+
+    def _remove(self, sort: Sort, place: tuple[str, str], uid: str) -> list[Due]:
+        self._gone[uid] = None
+        if len(self._gone) > TOMBSTONES:
+            self._gone.popitem(last=False)
+        old = self._entries[sort].get(place)
+        if old is None or old.uid != uid:
+            return []
+        del self._entries[sort][place]
+        self._relink(sort, place, old.links, ())
+        if sort is Sort.ROLE:
+            self._roles.pop(place[1], None)
+        return self._concerned(sort, place, old, None)
+
+    def _read_role(self, name: str, entry: Entry) -> None:
+        try:
+            self._roles[name] = MachineRole.model_validate_json(entry.body)
+        except ValidationError:
+            self._roles.pop(name, None)  # unreadable is unknown: refused by name where it is used
+
+    def _relink(self, sort: Sort, place: tuple[str, str], old: tuple[str, ...], new: tuple[str, ...]) -> None:
+        if sort is Sort.OUTPUT:
+            for bot in set(old) - set(new):
+                _discard(self._outputs_of, (place[0], bot), place[1])
+            for bot in new:
+                self._outputs_of.setdefault((place[0], bot), set()).add(place[1])
+        elif sort is Sort.BOT:
+            for role in set(old) - set(new):
+                _discard(self._bots_with, role, place)
+            for role in new:
+                self._bots_with.setdefault(role, set()).add(place)
+
+    # --- whom it concerns ------------------------------------------------------------------------------------------
+
+    def _concerned(self, sort: Sort, place: tuple[str, str], old: Entry | None, new: Entry | None) -> list[Due]:
+        """The object itself; and where its spec changed, those whose outcome depends on it."""
+        concerned = [Due(Key(sort, *place))]
+        if old is not None and new is not None and (old.uid, old.generation) == (new.uid, new.generation):
+            return concerned
+        match sort:
+            case Sort.OUTPUT:
+                bots = {*(old.links if old else ()), *(new.links if new else ())}
+                if old is None or new is None or old.links != new.links:
+                    concerned += [Due(Key(Sort.BOT, place[0], bot), COUNT_DELAY) for bot in sorted(bots)]
+            case Sort.BOT:
+                concerned += self._outputs_dues(place)
+            case Sort.ROLE:
+                for bot in sorted(self._bots_with.get(place[1], ())):
+                    concerned += [Due(Key(Sort.BOT, *bot)), *self._outputs_dues(bot)]
+            case Sort.AUTHORITY:
+                concerned += self.everyone()
+        return concerned
+
+    def everyone(self) -> list[Due]:
+        """Every bot and output: for a change of the authority, and for the sweep."""
+        return [Due(key) for sort in (Sort.BOT, Sort.OUTPUT) for key in self.keys(sort)]
+
+    def _outputs_dues(self, bot: tuple[str, str]) -> list[Due]:
+        return [Due(Key(Sort.OUTPUT, bot[0], name)) for name in sorted(self._outputs_of.get(bot, ()))]
+
+    def _observe_secret(self, metadata: Mapping[str, Any], *, gone: bool) -> list[Due]:
+        namespace, name = metadata["namespace"], metadata["name"]
+        authority = (metadata.get("labels") or {}).get(AUTHORITY_LABEL)
+        old = self._secrets.get((namespace, name))
+        if gone or not is_managed(metadata):
+            if old is None or old.uid != metadata["uid"]:
+                return []
+            del self._secrets[namespace, name]
+        else:
+            if old is not None and not _is_newer(metadata["resourceVersion"], old.version):
+                return []
+            self._secrets[namespace, name] = SecretEntry(
+                uid=metadata["uid"], version=metadata["resourceVersion"], owner_uid=owner_uid(metadata)
+            )
+        if authority is not None:
+            return [Due(Key(Sort.AUTHORITY, "", authority))]
+        return [Due(Key(Sort.OUTPUT, namespace, output)) for output in self._claimants(namespace, name, metadata)]
+
+    def _claimants(self, namespace: str, secret: str, metadata: Mapping[str, Any] | None = None) -> list[str]:
+        """Outputs that a Secret may concern: its owner by name, and the one that is called like it."""
+        references = (metadata or {}).get("ownerReferences") or []
+        names = {secret, *(str(reference["name"]) for reference in references if reference.get("kind") == Sort.OUTPUT)}
+        return sorted(name for name in names if (namespace, name) in self._entries[Sort.OUTPUT])
+
+    def _observe_account(self, metadata: Mapping[str, Any], *, gone: bool) -> list[Due]:
+        """A ServiceAccount of ours matters only when it is gone."""
+        if not gone:
+            return []
+        references = metadata.get("ownerReferences") or []
+        bots = [reference for reference in references if reference.get("kind") == Sort.BOT]
+        concerned = []
+        for reference in bots:
+            entry = self._entries[Sort.BOT].get((metadata["namespace"], reference["name"]))
+            if entry is not None and entry.uid == reference["uid"]:
+                self.lost_accounts.add(BotRef(metadata["namespace"], reference["name"]))
+                concerned.append(Due(Key(Sort.BOT, metadata["namespace"], reference["name"])))
+        return concerned
+
+
+_KeyT = TypeVar("_KeyT")
+_ValueT = TypeVar("_ValueT")
+
+
+def _discard(index: dict[_KeyT, set[_ValueT]], key: _KeyT, value: _ValueT) -> None:  # noqa: UP047 - needs Python 3.12
+    members = index.get(key)
+    if members is not None:
+        members.discard(value)
+        if not members:
+            del index[key]
+
+
+def _is_newer(version: str, known: str) -> bool:
+    """Whether a resourceVersion is after another: they are numbers that grow (KEP-5504, guaranteed since 1.35).
+
+    Where they are no numbers, anything different is taken for newer.
+    """
+    if version.isdecimal() and known.isdecimal():
+        return int(version) > int(known)
+    return version != known
+
+
+def _links(sort: Sort, spec: Mapping[str, Any]) -> tuple[str, ...]:
+    match sort:
+        case Sort.BOT:
+            return tuple(sorted(set(spec.get("roles") or ())))
+        case Sort.OUTPUT:
+            return (str(spec.get("bot", "")),)
+        case Sort.ROLE | Sort.AUTHORITY:
+            return ()
+
+
+def _compact(body: Mapping[str, Any]) -> bytes:
+    metadata = body["metadata"]
+    kept = {
+        name: metadata[name]
+        for name in ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
+        if name in metadata
+    }
+    annotations = metadata.get("annotations") or {}
+    if RENEW_ANNOTATION in annotations:
+        kept["annotations"] = {RENEW_ANNOTATION: annotations[RENEW_ANNOTATION]}
+    trimmed = {"metadata": kept, "spec": body.get("spec") or {}, "status": body.get("status") or {}}
+    return json.dumps(trimmed, separators=(",", ":")).encode()

@@ -1,0 +1,172 @@
+"""MachineAuthority: the certificate authority that bots join, cluster-scoped."""
+
+from datetime import timedelta
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from machinebot.resources.meta import (
+    DURATION_PATTERN,
+    OBJECT_NAME,
+    PENDING_STATUS,
+    Column,
+    Kind,
+    Model,
+    ObjectMeta,
+    Rule,
+    Status,
+    duration_rule,
+    matches,
+    name_rule,
+    parse_duration,
+    rules,
+)
+
+KIND: Final = Kind(
+    kind="MachineAuthority",
+    plural="machineauthorities",
+    short="mauth",
+    namespaced=False,
+    description="A certificate authority: it verifies joins, applies roles and signs. The chart makes one called `default`.",
+    columns=(
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status', description="Whether it signs."),
+        Column("Cluster", ".spec.clusterName", description="Name in certificates and join audience."),
+        Column("Max TTL", ".spec.maxTTL", description="Longest life of anything it signs."),
+        Column("Status", '.status.conditions[?(@.type=="Ready")].message', priority=1, description="Why it is not ready."),
+    ),
+)
+
+KeyAlgorithm = Literal["ECDSA-P256", "ECDSA-P384", "Ed25519", "RSA-4096"]
+DeviceTrustMode = Literal["off", "optional", "required", "required-for-humans"]
+
+MIN_OVERLAP: Final = "25h"
+"""A new CA generation is published for this long before it signs, and an old one is trusted for as long after: one
+credential's life (24 h) and an hour for verifiers to pick the bundle up."""
+
+
+DEFAULT_EVERY: Final = "2160h"
+DEFAULT_OVERLAP: Final = "26h"
+
+MAX_AUTHORITY_NAME: Final = 200
+"""Longest name: those of its CA Secrets add to it and must fit 253 characters."""
+
+
+def _rotation_rule() -> Rule:
+    """`every` against `overlap`, each with its default where it is left out: the API server fills in none."""
+    malformed = [f"has(self.{name}) && !{matches(DURATION_PATTERN, f'self.{name}')}" for name in ("every", "overlap")]
+    every = f"duration(has(self.every) ? self.every : '{DEFAULT_EVERY}')"
+    overlap = f"duration(has(self.overlap) ? self.overlap : '{DEFAULT_OVERLAP}')"
+    return Rule(
+        f"({malformed[0]}) || ({malformed[1]}) || {every} >= {overlap} + {overlap}",
+        f"every must be at least twice the overlap, such as every: {DEFAULT_EVERY} and overlap: {DEFAULT_OVERLAP}, which also "
+        "count where they are left out",
+        ".every",
+    )
+
+
+class Rotation(Model):
+    """When a CA generation is followed by the next."""
+
+    every: Annotated[str, Field(max_length=32, json_schema_extra=duration_rule("50h"))] = Field(
+        default=DEFAULT_EVERY, description="How long one generation of each CA signs before the next takes over."
+    )
+    overlap: Annotated[str, Field(max_length=32, json_schema_extra=duration_rule(MIN_OVERLAP))] = Field(
+        default=DEFAULT_OVERLAP,
+        description=(
+            "How long a new generation is published before it signs, and an old one stays trusted after it has signed last."
+        ),
+    )
+
+
+class Embedded(Model):
+    """The authority that lives in the operator; its CA keys are Secrets in the operator's namespace."""
+
+    key_algorithm: KeyAlgorithm = Field(
+        default="ECDSA-P256",
+        description=(
+            "Algorithm of new CA keys. With Ed25519 only the SSH CAs use it and the X.509 CAs use ECDSA-P256, since many "
+            "verifiers take no Ed25519 in X.509."
+        ),
+    )
+    rotation: Rotation = Field(
+        default_factory=Rotation,
+        description="Rotation of the CAs. Outputs follow without anybody's doing.",
+        json_schema_extra=rules(_rotation_rule()),
+    )
+
+
+class MachineAuthoritySpec(Model):
+    """What a person writes."""
+
+    cluster_name: str = Field(
+        description=(
+            "Name of this cluster of identities, a DNS name such as `example.test`: the audience of joins, the SPIFFE trust "
+            "domain, and the name in certificates. It cannot be changed."
+        ),
+        pattern=OBJECT_NAME,
+        max_length=63,
+        json_schema_extra=rules(
+            Rule(matches(OBJECT_NAME), "clusterName must be a DNS name in lower case, such as example.test"),
+            Rule("self == oldSelf", "clusterName cannot be changed: make another MachineAuthority and move the bots to it"),
+            Rule(
+                "!self.startsWith('kubernetes.default') && !self.endsWith('.svc') && self != 'api'",
+                "clusterName must not be an audience that an API server takes for its own: write a DNS name such as example.test",
+            ),
+        ),
+    )
+    max_ttl: Annotated[str, Field(max_length=32, json_schema_extra=duration_rule("5m", "24h"))] = Field(
+        default="24h",
+        alias="maxTTL",
+        description="Longest life of anything this authority signs. It may be lowered; above 24h is refused.",
+    )
+    embedded: Embedded = Field(description="The authority is built into the operator.")
+    require_session_mfa: bool = Field(
+        default=False,
+        alias="requireSessionMFA",
+        description=(
+            "Cluster-wide per-session MFA. Bots cannot pass it, so that every bot is refused while it is on; require it on the "
+            "roles that people use instead."
+        ),
+    )
+    device_trust_mode: DeviceTrustMode = Field(
+        default="off",
+        description=(
+            "Cluster-wide Device Trust. `required` refuses every bot, since a bot has no device; `required-for-humans` lets "
+            "bots pass."
+        ),
+    )
+
+    @property
+    def max_lifetime(self) -> timedelta:
+        """`maxTTL` as a length."""
+        return parse_duration(self.max_ttl)
+
+
+class CAStatus(Model):
+    """One CA generation, as status shows it."""
+
+    purpose: str = Field(description="What it signs.", max_length=32)
+    id: str = Field(description="Identifier of the generation.", max_length=64)
+    state: str = Field(description="Prepared (published, not yet signing), Active (signing) or Old (trusted, not signing).")
+    fingerprint: str = Field(
+        description="SHA-256 of the CA's public key: OpenSSH's form for SSH, hex of the certificate for X.509."
+    )
+    not_after: str = Field(description="When the generation ends.", json_schema_extra={"format": "date-time"})
+
+
+class MachineAuthorityStatus(Status):
+    """What the operator answers."""
+
+    authorities: tuple[CAStatus, ...] = Field(default=(), description="Every CA generation that is published.", max_length=64)
+
+
+class MachineAuthority(Model):
+    """A MachineAuthority as stored."""
+
+    model_config = name_rule(MAX_AUTHORITY_NAME)
+
+    metadata: ObjectMeta
+    spec: MachineAuthoritySpec
+    status: MachineAuthorityStatus = Field(
+        default_factory=MachineAuthorityStatus, json_schema_extra={"default": dict(PENDING_STATUS)}
+    )

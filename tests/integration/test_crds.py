@@ -1,0 +1,324 @@
+"""The CRDs on a real API server: it takes them, takes what is right unchanged, and refuses what is wrong with a useful sentence."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controlplane.cluster import ControlPlane, KubectlError, start_control_plane
+from machinebot.resources.authority import CAStatus, MachineAuthorityStatus
+from machinebot.resources.bot import MachineBotStatus, ServiceAccountStatus
+from machinebot.resources.meta import CATEGORY, Condition, Status
+from machinebot.resources.output import Granted, GrantedName, MachineOutputStatus, SecretStatus
+
+pytestmark = pytest.mark.cluster
+
+DEADLINE = 60.0
+CRDS = Path(__file__).parents[2] / "crds"
+DATA = Path(__file__).parent / "data" / "crds"
+GOOD = sorted((DATA / "good").glob("*.yaml"))
+BAD = sorted((DATA / "bad").glob("*.yaml"))
+
+PLURALS = ("machineauthorities", "machinebots", "machineoutputs", "machineroles")
+
+NOW = "2026-01-01T00:00:00Z"
+CONDITION = Condition(
+    type="Ready", status="True", reason="Issued", message="good", last_transition_time=NOW, observed_generation=1
+)
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def expectations(path: Path) -> list[str]:
+    prefix = "# expect: "
+    return [line.removeprefix(prefix) for line in path.read_text().splitlines() if line.startswith(prefix)]
+
+
+def published_schemas(api: ControlPlane) -> dict[str, Any]:
+    """The schemas that kubectl explain reads, by kind; empty as long as the API server has not published them."""
+    try:
+        answer = json.loads(api.kubectl("get", "--raw", "/openapi/v3/apis/machinebot.dev/v1alpha1"))
+    except KubectlError:
+        return {}
+    prefix = "dev.machinebot.v1alpha1."
+    schemas: dict[str, Any] = answer["components"]["schemas"]
+    return {
+        name.removeprefix(prefix): schema
+        for name, schema in schemas.items()
+        if name.startswith(prefix) and not name.endswith("List")
+    }
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[ControlPlane]:
+    with start_control_plane(controller_manager=False) as running:
+        running.kubectl("apply", "--server-side", f"--filename={CRDS}")
+        running.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        eventually(lambda: len(published_schemas(running)) == len(PLURALS), "the schemas of our kinds are published")
+        yield running
+
+
+@pytest.fixture
+def create(api: ControlPlane) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Creates an object and answers it as the API server has it; it is deleted after the test."""
+    made: list[str] = []
+
+    def create_one(document: dict[str, Any]) -> dict[str, Any]:
+        created = api.kubectl("create", "--validate=strict", "--filename=-", "--output=json", input=json.dumps(document))
+        made.append(created)
+        answer: dict[str, Any] = json.loads(created)
+        return answer
+
+    yield create_one
+    for document in made:
+        api.kubectl("delete", "--filename=-", input=document)
+
+
+def test_the_api_server_takes_every_crd_without_complaint(api: ControlPlane) -> None:
+    crds = json.loads(api.kubectl("get", "crd", "--output=json"))["items"]
+    assert {crd["metadata"]["name"] for crd in crds} == {f"{plural}.machinebot.dev" for plural in PLURALS}
+    for crd in crds:
+        conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
+        assert conditions["Established"] == conditions["NamesAccepted"] == "True"
+        assert conditions.get("NonStructuralSchema", "False") == "False"
+
+
+def test_applying_the_crds_again_changes_nothing(api: ControlPlane) -> None:
+    api.kubectl("diff", "--server-side", f"--filename={CRDS}")
+
+
+@pytest.mark.parametrize("plural", PLURALS)
+def test_kubectl_explains_every_kind(api: ControlPlane, plural: str) -> None:
+    assert "spec\t<Object>" in api.kubectl("explain", plural, "--recursive")
+
+
+def test_kubectl_explain_shows_the_default_that_the_api_server_does_not_fill_in(api: ControlPlane) -> None:
+    assert "Default: 24h." in " ".join(api.kubectl("explain", "machineoutput.spec.credentialTTL").split())
+
+
+def test_every_field_has_a_description(api: ControlPlane) -> None:
+    def bare(schema: dict[str, Any], path: str) -> Iterator[str]:
+        for name, field in schema.get("properties", {}).items():
+            if path.count(".") == 0 and name == "metadata":
+                continue
+            if not field.get("description"):
+                yield f"{path}.{name}"
+            yield from bare(field, f"{path}.{name}")
+        for below in {"items", "additionalProperties"} & schema.keys():
+            yield from bare(schema[below], f"{path}[]")
+
+    schemas = published_schemas(api)
+    assert len(schemas) == len(PLURALS)
+    assert [path for kind, schema in schemas.items() for path in bare(schema, kind)] == []
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
+def test_good_objects_come_back_as_they_were_written(create: Callable[[dict[str, Any]], dict[str, Any]], path: Path) -> None:
+    for document in documents(path):
+        assert create(document)["spec"] == document["spec"]
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_bad_objects_are_refused_with_the_field_and_what_to_write(
+    api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], path: Path
+) -> None:
+    *first, last = documents(path)
+    for document in first:
+        create(document)
+    verb = "replace" if first else "create"
+    with pytest.raises(KubectlError) as refusal:
+        api.kubectl(verb, "--dry-run=server", "--validate=strict", "--filename=-", input=json.dumps(last))
+    assert expectations(path)
+    assert [sentence for sentence in expectations(path) if sentence not in str(refusal.value)] == [], refusal.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (
+            "MachineRole",
+            {
+                "namespaces": ["n" * 63] * 64,
+                "allow": {"logins": ["l" * 253] * 64, "hostPrincipals": ["{{ external.trait }}" * 12] * 64},
+                "deny": {"logins": ["*" * 253] * 64, "hostPrincipals": ["?" * 253] * 64},
+                "options": {"sourceAddresses": ["2001:0db8:0000:0000:0000:0000:0000:0000/128"] * 64},
+            },
+        ),
+        (
+            "MachineBot",
+            {
+                "roles": [f"{number:02}{'r' * 251}" for number in range(32)],
+                "logins": [f"{number:02}{'l' * 62}" for number in range(64)],
+                "traits": {f"{number:02}{'t' * 61}": ["v" * 253] * 64 for number in range(31)} | {"logins": ["l" * 64] * 64},
+            },
+        ),
+        (
+            "MachineOutput",
+            {
+                "bot": "b" * 253,
+                "roles": [f"{number:02}{'r' * 251}" for number in range(32)],
+                "secret": {
+                    "labels": {f"{'p.' * 126}x/{number:02}{'n' * 61}": "v" * 63 for number in range(32)},
+                    "annotations": {f"{'p.' * 126}x/{number:02}{'n' * 61}": "v" * 4096 for number in range(32)},
+                },
+                "sshHost": {"principals": [f"{number:02}{'h' * 251}" for number in range(64)]},
+            },
+        ),
+    ],
+    ids=["role", "bot", "output"],
+)
+def test_the_largest_objects_stay_below_the_api_servers_budget_for_rules(
+    create: Callable[[dict[str, Any]], dict[str, Any]], kind: str, spec: dict[str, Any]
+) -> None:
+    name = "n" * (253 if kind == "MachineRole" else 200)
+    create({"apiVersion": "machinebot.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+
+
+@pytest.mark.parametrize(
+    "name", ["authority-minimal", "bot-minimal", "output-minimal", "role-minimal"], ids=lambda name: name.removesuffix("-minimal")
+)
+def test_a_fresh_object_is_not_ready_yet(
+    api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], name: str
+) -> None:
+    created = create(documents(DATA / "good" / f"{name}.yaml")[0])
+    read = json.loads(api.kubectl("get", created["kind"], created["metadata"]["name"], "--output=json"))
+    (condition,) = read["status"]["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("Ready", "Unknown", "Pending")
+
+
+def test_a_status_cannot_be_written_with_the_object(create: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    (document,) = documents(DATA / "good" / "bot-minimal.yaml")
+    forged = {"conditions": [CONDITION.wire()]}
+    assert create(document | {"status": forged})["status"] != forged
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        (
+            "authority-minimal",
+            MachineAuthorityStatus(
+                observed_generation=1,
+                conditions=(CONDITION,),
+                authorities=(CAStatus(purpose="ssh-user", id="1", state="Active", fingerprint="SHA256:abc", not_after=NOW),),
+            ),
+        ),
+        ("role-minimal", Status(observed_generation=1, conditions=(CONDITION,))),
+        (
+            "bot-minimal",
+            MachineBotStatus(
+                observed_generation=1,
+                conditions=(CONDITION,),
+                service_account=ServiceAccountStatus(name="machinebot-deployer", uid="1-2-3"),
+                outputs=2,
+                warnings=("probably not meant",),
+            ),
+        ),
+        (
+            "output-minimal",
+            MachineOutputStatus(
+                observed_generation=1,
+                conditions=(CONDITION, CONDITION.model_copy(update={"type": "Renewing"})),
+                type="identity",
+                secret=SecretStatus(name="deployer", resource_version="12", digest="a" * 64),
+                serial=str(2**63 - 1),
+                inputs="b" * 64,
+                not_before=NOW,
+                not_after=NOW,
+                renew_at=NOW,
+                ttl="24h",
+                ttl_reduced_by="role access (maxSessionTTL 8h)",
+                issue_reason="Expiring",
+                renew_token="1",
+                granted=Granted(
+                    roles=("access",),
+                    logins=(GrantedName(name="deploy", role="access", trait="logins"),),
+                    host_principals=(GrantedName(name="*.example.test", role="access"),),
+                ),
+                warnings=("probably not meant",),
+                failed_attempts=3,
+                retry_at=NOW,
+            ),
+        ),
+    ],
+    ids=["authority", "role", "bot", "output"],
+)
+def test_a_full_status_comes_back_as_it_was_written(
+    api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], name: str, status: Status
+) -> None:
+    created = create(documents(DATA / "good" / f"{name}.yaml")[0])
+    path = f"{created['kind']}/{created['metadata']['name']}"
+    patch = json.dumps({"status": status.wire()})
+    written = api.kubectl("patch", path, "--subresource=status", "--type=merge", f"--patch={patch}", "--output=json")
+    assert json.loads(written)["status"] == status.wire()
+
+
+@pytest.mark.parametrize(
+    ("plural", "columns"),
+    [
+        ("machineauthorities", ["NAME", "READY", "CLUSTER", "MAX TTL", "STATUS", "AGE"]),
+        ("machinebots", ["NAME", "READY", "ROLES", "OUTPUTS", "STATUS", "AGE"]),
+        ("machineoutputs", ["NAME", "READY", "BOT", "TYPE", "SECRET", "EXPIRES", "RENEWS", "STATUS", "AGE"]),
+        ("machineroles", ["NAME", "READY", "NAMESPACES", "LOGINS", "AGE"]),
+    ],
+)
+def test_kubectl_get_shows_our_columns(
+    api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], plural: str, columns: list[str]
+) -> None:
+    kind = {"machineauthorities": "authority", "machinebots": "bot", "machineoutputs": "output", "machineroles": "role"}[plural]
+    create(documents(DATA / "good" / f"{kind}-minimal.yaml")[0])
+    header, row = api.kubectl("get", plural, "--output=wide").splitlines()
+    assert header.split() == " ".join(columns).split()
+    assert " Unknown " in row
+
+
+@pytest.mark.parametrize("word", ["machinebot", "machinebots", "mbot"])
+def test_a_bot_is_found_by_each_of_its_names(
+    api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], word: str
+) -> None:
+    """A category of the same name as a kind would hide the kind."""
+    (document,) = documents(DATA / "good" / "bot-minimal.yaml")
+    create(document)
+    assert api.kubectl("get", word, document["metadata"]["name"], "--output=name") == "machinebot.machinebot.dev/deployer\n"
+
+
+def test_the_category_lists_every_kind(api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    for kind in ("authority", "bot", "output", "role"):
+        create(documents(DATA / "good" / f"{kind}-minimal.yaml")[0])
+    listed = api.kubectl("get", CATEGORY, "--output=name").splitlines()
+    assert [name.partition(".")[0] for name in listed] == ["machineauthority", "machinebot", "machineoutput", "machinerole"]
+
+
+def test_the_good_examples_use_every_field_of_every_spec() -> None:
+    def fields(schema: dict[str, Any], path: str) -> Iterator[str]:
+        for name, field in schema.get("properties", {}).items():
+            yield f"{path}.{name}"
+            yield from fields(field, f"{path}.{name}")
+
+    def used(value: Any, path: str) -> Iterator[str]:
+        if isinstance(value, dict):
+            for name, below in value.items():
+                yield f"{path}.{name}"
+                yield from used(below, f"{path}.{name}")
+
+    crds = [yaml.safe_load(path.read_text())["spec"] for path in CRDS.glob("*.yaml")]
+    known = {
+        field
+        for crd in crds
+        for field in fields(crd["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], crd["names"]["kind"])
+    }
+    shown = {field for path in GOOD for document in documents(path) for field in used(document["spec"], document["kind"])}
+    assert known - shown == set()
