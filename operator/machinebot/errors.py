@@ -1,12 +1,12 @@
 """The few kinds of failure, each with a stable CamelCase reason that shows up in conditions, events, logs and metrics.
 
-    MachinebotError
-     |- Invalid        what a person wrote cannot work: never retried, the message says what to write instead
-     |- Denied         a rule forbids it: never retried, audited, the message names the rule and the way out
-     |- Unavailable    something outside is away: retried with a delay
-         |- Conflict        the object changed since it was read, or its name is taken: read it again
-         |- NotFound        the object that was to be changed is gone
-         |- LeadershipLost  this process may no longer write
+MachinebotError
+ |- Invalid        what a person wrote cannot work: never retried, the message says what to write instead
+ |- Denied         a rule forbids it: never retried, audited, the message names the rule and the way out
+ |- Unavailable    something outside is away: retried with a delay
+     |- Conflict        the object changed since it was read, or its name is taken: read it again
+     |- NotFound        the object that was to be changed is gone
+     |- LeadershipLost  this process may no longer write
 """
 
 from typing import ClassVar

@@ -11,7 +11,7 @@ from machinebot.authority.generations import Generation
 from machinebot.authority.interface import Directory, TokenReviewer
 from machinebot.authority.keys import PublicKey, parse_public_key
 from machinebot.authority.plan import Plan, check_not_deleting, check_purposes, plan
-from machinebot.authority.profiles import SSHProfile, SSHRequest, Stamp, X509Profile, X509Request, profile_of
+from machinebot.authority.profiles import SSHProfile, SSHRequest, Stamp, X509Request, profile_of
 from machinebot.authority.rotation import LAST_CALL, active, in_order
 from machinebot.errors import Denied, Unavailable
 from machinebot.joins.kubernetes import verify_review
@@ -213,19 +213,19 @@ def _signed(
 ) -> Issued:
     ssh_certificate = x509_certificate = None
     for purpose, issuer in issuers.items():
-        match profile_of(purpose):
-            case SSHProfile() as profile:
-                ssh_certificate = ssh.sign(_ssh_request(profile, bot, planned, stamp, public_key), issuer)
-            case X509Profile() as profile:
-                wanted = X509Request(
-                    profile=profile,
-                    stamp=stamp,
-                    public_key=public_key,
-                    common_name=x509.common_name(bot),
-                    organization=cluster_name,
-                    spiffe_id=bot.spiffe_id(cluster_name),
-                )
-                x509_certificate = x509.sign(wanted, issuer)
+        profile = profile_of(purpose)
+        if isinstance(profile, SSHProfile):
+            ssh_certificate = ssh.sign(_ssh_request(profile, bot, planned, stamp, public_key), issuer)
+        else:
+            wanted = X509Request(
+                profile=profile,
+                stamp=stamp,
+                public_key=public_key,
+                common_name=x509.common_name(bot),
+                organization=cluster_name,
+                spiffe_id=bot.spiffe_id(cluster_name),
+            )
+            x509_certificate = x509.sign(wanted, issuer)
     return Issued(
         serial=stamp.serial,
         not_before=stamp.not_before,

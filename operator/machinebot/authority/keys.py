@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -34,6 +34,17 @@ MAX_RSA_BITS: Final = 4096
 
 RSA_EXPONENT: Final = 65537
 """The one public exponent taken: what every generator makes. Small ones invite attacks, huge ones cost the verifier time."""
+
+UNREADABLE: Final = (
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the parsers of keys and certificates raise where these are broken; much is parsed only when it is asked for."""
 
 _GENERATORS: Final[Mapping[KeyAlgorithm, Callable[[], PrivateKey]]] = MappingProxyType(
     {

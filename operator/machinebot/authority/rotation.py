@@ -90,14 +90,13 @@ def advance(
     now = now.replace(microsecond=0)
     current = tuple(generations)
     while (step := next_step(current, now, rotation)) is not None:
-        match step:
-            case Prepare():
-                new = new_generation(purpose, algorithm=algorithm, cluster_name=cluster_name, rotation=rotation, now=now)
-                current = (*current, new)
-            case Activate(id=chosen):
-                current = tuple(_activated(generation, chosen, now) for generation in current)
-            case Retire(id=chosen):
-                current = tuple(generation for generation in current if generation.id != chosen)
+        if isinstance(step, Prepare):
+            new = new_generation(purpose, algorithm=algorithm, cluster_name=cluster_name, rotation=rotation, now=now)
+            current = (*current, new)
+        elif isinstance(step, Activate):
+            current = tuple(_activated(generation, step.id, now) for generation in current)
+        else:
+            current = tuple(generation for generation in current if generation.id != step.id)
     return in_order(current)
 
 

@@ -12,14 +12,13 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from pydantic import ConfigDict, Field, SecretStr, ValidationError
 
 from machinebot.authority.generations import CA_CONSTRAINTS, CA_KEY_USAGE, Generation, common_name
-from machinebot.authority.keys import MAX_PRIVATE_PEM, load_pkcs8
+from machinebot.authority.keys import MAX_PRIVATE_PEM, UNREADABLE, load_pkcs8
 from machinebot.clock import parse_rfc3339, rfc3339
 from machinebot.errors import Invalid
 from machinebot.policy.credential import AnchorState, Purpose
@@ -83,7 +82,7 @@ def load(purpose: Purpose, data: bytes) -> tuple[Generation, ...]:
     except ValidationError as error:
         # Without the cause here and below: it may show parts of a key.
         raise _damaged(purpose, first_error(error)) from None
-    except (ValueError, Invalid, UnsupportedAlgorithm):
+    except (*UNREADABLE, Invalid):
         raise _damaged(purpose, "a time, key or certificate in it is unreadable") from None
     _check(generations, purpose)
     return generations
@@ -105,7 +104,7 @@ def _stored(generation: Generation) -> dict[str, str]:
 
 
 def _generation(purpose: Purpose, stored: _StoredGeneration) -> Generation:
-    generation = Generation(
+    return Generation(
         id=stored.id,
         purpose=purpose,
         state=stored.state,
@@ -116,9 +115,6 @@ def _generation(purpose: Purpose, stored: _StoredGeneration) -> Generation:
         key=load_pkcs8(stored.private_key.get_secret_value().encode()),
         certificate=None if stored.certificate is None else stored.certificate.encode(),
     )
-    if generation.certificate is not None:
-        _ = generation.issuer.extensions  # parsed here, so that a broken one is found here
-    return generation
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -136,19 +132,20 @@ def _damaged(purpose: Purpose, what: str) -> Invalid:
 # --- checks -------------------------------------------------------------------------------------------------------
 
 
+_MOMENTS: Final = {
+    AnchorState.PREPARED: (False, False),
+    AnchorState.ACTIVE: (True, False),
+    AnchorState.OLD: (True, True),
+}
+"""Whether a generation has been activated and superseded in each state."""
+
+
 def _id_of_key(generation: Generation) -> bool:
     return generation.id == generation.key.id
 
 
 def _moments_of_state(generation: Generation) -> bool:
-    activated, superseded = generation.activated_at is not None, generation.superseded_at is not None
-    match generation.state:
-        case AnchorState.PREPARED:
-            return not activated and not superseded
-        case AnchorState.ACTIVE:
-            return activated and not superseded
-        case AnchorState.OLD:
-            return activated and superseded
+    return _MOMENTS[generation.state] == (generation.activated_at is not None, generation.superseded_at is not None)
 
 
 def _certificate_of_purpose(generation: Generation) -> bool:
@@ -180,10 +177,7 @@ def _certificate_end(generation: Generation) -> bool:
 
 
 def _certificate_signature(generation: Generation) -> bool:
-    try:
-        generation.issuer.verify_directly_issued_by(generation.issuer)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
+    generation.issuer.verify_directly_issued_by(generation.issuer)  # raises where it is not
     return True
 
 
@@ -234,12 +228,19 @@ _ALL: Final[tuple[tuple[Callable[[Sequence[Generation]], bool], str], ...]] = (
 """What the generations of one CA must fulfil together."""
 
 
+def _passes(check: Callable[[Generation], bool], generation: Generation) -> bool:
+    try:
+        return check(generation)
+    except UNREADABLE:
+        return False
+
+
 def _check(generations: Sequence[Generation], purpose: Purpose) -> None:
     for generation in generations:
         if generation.purpose is not purpose:
             raise _damaged(purpose, f"it is the CA {generation.purpose.value}")
         for check, message in (*_EACH, *(() if purpose.is_ssh else _EACH_X509)):
-            if not check(generation):
+            if not _passes(check, generation):
                 raise _damaged(purpose, message)
     for together, message in _ALL:
         if not together(generations):

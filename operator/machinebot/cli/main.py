@@ -38,9 +38,7 @@ def operator(
     workers: Annotated[int, typer.Option(min=1, max=256, help="Objects that are reconciled at a time.")] = 16,
     sweep_interval: Annotated[float, typer.Option(min=1, help="Seconds between two full looks at the cluster.")] = 300,
     lease_name: Annotated[str, typer.Option(help="Name of the Lease.")] = "machinebot",
-    lease_duration: Annotated[
-        float, typer.Option(min=3, max=60, help="Seconds after which a silent leader is replaced.")
-    ] = 10,
+    lease_duration: Annotated[float, typer.Option(min=3, max=60, help="Seconds after which a silent leader is replaced.")] = 10,
     log_format: Annotated[str, typer.Option(help="json or console.")] = "json",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -49,7 +47,11 @@ def operator(
     from machinebot.logs import configure  # noqa: PLC0415 - the same
 
     host, _, port = listen.rpartition(":")
-    if not port.isdecimal() or log_format not in get_args(LogFormat) or not isinstance(logging.getLevelName(log_level.upper()), int):
+    if (
+        not port.isdecimal()
+        or log_format not in get_args(LogFormat)
+        or not isinstance(logging.getLevelName(log_level.upper()), int)
+    ):
         raise typer.BadParameter(
             "write --listen as 0.0.0.0:8080, --log-format as json or console, --log-level as debug, info, warning or error"
         )

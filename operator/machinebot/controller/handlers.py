@@ -1,12 +1,13 @@
 """kopf's part: it watches our kinds and hands on what it sees. The handlers note and enqueue; nothing else."""
 
 import dataclasses
-import datetime
+import datetime as dt
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import kopf
+from typing_extensions import override
 
 from machinebot.kube.resources import AUTHORITIES, BOTS, OUTPUTS, ROLES, Resource
 from machinebot.resources.meta import GROUP, VERSION
@@ -25,7 +26,7 @@ Observe = Callable[[Resource, Mapping[str, Any], bool], None]
 
 
 def registry(observe: Observe) -> kopf.OperatorRegistry:
-    """kopf's registry with one `on.event` handler a kind, and the log-in."""
+    """Kopf's registry with one `on.event` handler a kind, and the log-in."""
     handlers = kopf.OperatorRegistry()
     for resource in (AUTHORITIES, ROLES, BOTS, OUTPUTS):
         _register(handlers, resource, observe)
@@ -44,11 +45,11 @@ def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     found = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
     if found is None:
         return None
-    return dataclasses.replace(found, expiration=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=LOGIN_SECONDS))
+    return dataclasses.replace(found, expiration=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=LOGIN_SECONDS))
 
 
 def settings() -> kopf.OperatorSettings:
-    """kopf's settings: watches only, no writes, no Events, no peering."""
+    """Kopf's settings: watches only, no writes, no Events, no peering."""
     chosen = kopf.OperatorSettings()
     chosen.watching.server_timeout = 600
     chosen.watching.client_timeout = 660
@@ -61,7 +62,49 @@ def settings() -> kopf.OperatorSettings:
     chosen.posting.level = logging.CRITICAL
     chosen.scanning.disabled = True
     chosen.peering.standalone = True
+    chosen.persistence.diffbase_storage = _NoDiffBase()
+    chosen.persistence.progress_storage = _NoProgress()
     return chosen
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """kopf works out the essence of an object at each event, for handlers of changes. We have none."""
+
+    @override
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    @override
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    @override
+    def store(self, **_: Any) -> None:
+        """Nothing is written to anybody's object."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """kopf keeps the progress of handlers of changes in the object. We have none."""
+
+    @override
+    def fetch(self, **_: Any) -> kopf.ProgressRecord | None:
+        return None
+
+    @override
+    def store(self, **_: Any) -> None:
+        """Nothing is written to anybody's object."""
+
+    @override
+    def purge(self, **_: Any) -> None:
+        """Nothing was written."""
+
+    @override
+    def touch(self, **_: Any) -> None:
+        """Nothing is written to anybody's object."""
+
+    @override
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
 
 
 async def watch(observe: Observe, namespaces: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Leader election by a Lease, as client-go does it: times are measured on our own monotonic clock, never compared across machines."""
+"""Leader election by a Lease, as client-go does it: times are taken on our own monotonic clock, never across machines."""
 
 import asyncio
 import logging
@@ -67,7 +67,7 @@ class Leader:
     async def acquire(self) -> None:
         """Waits until we hold the Lease."""
         log.info("waiting for the lease", extra={"identity": self._identity})
-        while not await self._attempt():
+        while not await self._attempt():  # noqa: ASYNC110 - each round asks the API server
             await asyncio.sleep(self._retry)
         self._metrics.leader.set(1)
         log.info("leading", extra={"identity": self._identity})

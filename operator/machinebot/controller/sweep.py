@@ -61,10 +61,11 @@ class Sweep:
         while True:
             try:
                 await self._look(count=False)
-                return
             except MachinebotError as error:
                 log.warning("first look failed", extra={"reason": error.reason, "detail": error.message})
                 await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
 
     async def run(self, interval: float) -> None:
         """Looks every `interval` seconds, for ever; one that fails is tried again soon."""

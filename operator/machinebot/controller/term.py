@@ -101,9 +101,7 @@ class Term:
 
     def _metadata_watches(self) -> list[MetadataWatch]:
         namespaces = self._settings.watch_namespaces or ("",)
-        secret_namespaces = (
-            ("",) if namespaces == ("",) else tuple(dict.fromkeys((*namespaces, self._settings.namespace)))
-        )
+        secret_namespaces = ("",) if namespaces == ("",) else tuple(dict.fromkeys((*namespaces, self._settings.namespace)))
         places = [(SECRETS, namespace) for namespace in secret_namespaces]
         places += [(SERVICE_ACCOUNTS, namespace) for namespace in namespaces]
         return [MetadataWatch(self._client, resource, namespace, SELECTOR, self._observe) for resource, namespace in places]

@@ -76,7 +76,9 @@ class KubeClient(Protocol):
         """Deletes exactly this incarnation of an object, as it was read."""
         ...
 
-    def pages(self, resource: Resource, namespace: str, *, selector: str = "", metadata_only: bool = False) -> AsyncIterator[Page]:
+    def pages(
+        self, resource: Resource, namespace: str, *, selector: str = "", metadata_only: bool = False
+    ) -> AsyncIterator[Page]:
         """All objects, page by page."""
         ...
 
@@ -95,6 +97,8 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
     """
     configuration = Configuration()
     configuration.connection_pool_maxsize = 64
+    # Else aiohttp reads ~/.netrc and the proxy variables anew for every request, in a thread.
+    configuration.client_session_kwargs = {"trust_env": False}
     try:
         if kubeconfig is not None:
             await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
@@ -189,7 +193,7 @@ class ApiServer:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise Unavailable("WatchEnded", f"the watch of {resource.plural} broke off: {type(error).__name__}") from error
 
-    async def _request(  # noqa: PLR0917 - the parts of one request, private
+    async def _request(
         self,
         method: str,
         verb: str,

@@ -48,9 +48,7 @@ class MetadataWatch:
 
     async def _list(self) -> str:
         version = ""
-        async for page in self._client.pages(
-            self._resource, self._namespace, selector=self._selector, metadata_only=True
-        ):
+        async for page in self._client.pages(self._resource, self._namespace, selector=self._selector, metadata_only=True):
             version = version or page.resource_version
             for body in page.items:
                 self._observe(self._resource, body, False)

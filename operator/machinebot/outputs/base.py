@@ -11,7 +11,7 @@ from machinebot.resources.meta import Model
 SettingsT = TypeVar("SettingsT", bound=Model)
 """The settings model of an output type."""
 
-TakenT = TypeVar("TakenT", bound=Model, contravariant=True)
+SettingsT_contra = TypeVar("SettingsT_contra", bound=Model, contravariant=True)
 """The same where it is only taken."""
 
 
@@ -30,24 +30,24 @@ class Material:
     trust: TrustBundle
 
 
-class Render(Protocol[TakenT]):
+class Render(Protocol[SettingsT_contra]):
     """Makes the content of the Secret: key to bytes."""
 
-    def __call__(self, settings: TakenT, material: Material, /) -> Mapping[str, bytes]:
+    def __call__(self, settings: SettingsT_contra, material: Material, /) -> Mapping[str, bytes]:
         """All keys of the Secret at once."""
         ...
 
 
-class AskFor(Protocol[TakenT]):
+class AskFor(Protocol[SettingsT_contra]):
     """Says what the authority shall sign."""
 
-    def __call__(self, settings: TakenT, /) -> Wish:
+    def __call__(self, settings: SettingsT_contra, /) -> Wish:
         """The wish, from the settings alone."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class OutputType(Generic[SettingsT]):  # noqa: UP046 - PEP 695 syntax needs Python 3.12
+class OutputType(Generic[SettingsT]):
     """One type of output.
 
     Attributes:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Final
 
-from typing_extensions import override
-
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from typing_extensions import override
 
 from machinebot.resources.output import PrivateKeyAlgorithm
 

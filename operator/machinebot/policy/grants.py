@@ -162,9 +162,7 @@ def grant(
     )
 
 
-def check_roles(
-    namespace: str, bot: MachineBotSpec, roles: Mapping[str, MachineRole], authority: MachineAuthoritySpec
-) -> None:
+def check_roles(namespace: str, bot: MachineBotSpec, roles: Mapping[str, MachineRole], authority: MachineAuthoritySpec) -> None:
     """Refuses a bot one of whose roles no output of its could carry.
 
     Raises:
@@ -182,7 +180,12 @@ def check_role(role: MachineRole) -> None:
         Denied: One of its templates names an internal trait that there is not.
         Invalid: One of its sourceAddresses is no network.
     """
-    for patterns in (role.spec.allow.logins, role.spec.allow.host_principals, role.spec.deny.logins, role.spec.deny.host_principals):
+    for patterns in (
+        role.spec.allow.logins,
+        role.spec.allow.host_principals,
+        role.spec.deny.logins,
+        role.spec.deny.host_principals,
+    ):
         for _ in expand(patterns, role.metadata.name, {}):
             pass
     for text in role.spec.options.source_addresses:
@@ -307,7 +310,9 @@ def _check_login(origin: Origin) -> None:
 
 def _host_principal(name: str, granted: Grant) -> Origin:
     if not _HOST.fullmatch(name):
-        raise Invalid("InvalidPrincipal", f"{name!r} is no host name: write one such as web-1.node.example.test, without wildcards")
+        raise Invalid(
+            "InvalidPrincipal", f"{name!r} is no host name: write one such as web-1.node.example.test, without wildcards"
+        )
     if matches_any(granted.denied_host_principals, name):
         raise Denied("PrincipalDenied", f"a role denies the host name {name!r}; the roles are {_quoted(granted.roles)}")
     for origin in granted.host_principals:
@@ -349,12 +354,7 @@ def _common_networks(lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
     common = [_network(text) for text in lists[0]]
     for texts in lists[1:]:
         others = [_network(text) for text in texts]
-        common = [
-            narrow
-            for one in common
-            for other in others
-            if (narrow := _narrower(one, other)) is not None
-        ]
+        common = [narrow for one in common for other in others if (narrow := _narrower(one, other)) is not None]
     if not common:
         raise Denied(
             "NoSourceAddress",

@@ -67,7 +67,7 @@ def lifetime(wish: timedelta, limits: Iterable[Limit]) -> Lifetime:
     if length < MIN_TTL:
         raise Denied(
             "LifetimeTooShort",
-            f"{lowest.name} leaves {format_duration(max(length, timedelta(0)))}, and a credential needs {format_duration(MIN_TTL)}",
+            f"{lowest.name} leaves {format_duration(max(length, timedelta(0)))}; a credential needs {format_duration(MIN_TTL)}",
         )
     return Lifetime(length=length, reduced_by=reduced_by)
 

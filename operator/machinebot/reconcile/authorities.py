@@ -60,7 +60,9 @@ class Authorities:
         if authority is not None:
             return authority
         if self._world.entry(Key(Sort.AUTHORITY, "", name)) is None:
-            raise Denied("AuthorityMissing", f"there is no MachineAuthority {name!r}: create it, or correct the bot's spec.authority")
+            raise Denied(
+                "AuthorityMissing", f"there is no MachineAuthority {name!r}: create it, or correct the bot's spec.authority"
+            )
         raise Unavailable("AuthorityNotReady", f"the MachineAuthority {name!r} is not ready; its status says why")
 
     def put(self, name: str, spec: MachineAuthoritySpec, generations: Mapping[Purpose, tuple[Generation, ...]]) -> None:
@@ -189,7 +191,7 @@ class AuthorityReconciler:
             if not secret.managed or secret.labels.get(AUTHORITY_LABEL) != name:
                 raise Invalid(
                     "CASecretConflict",
-                    f"the Secret {secret.name!r} in the namespace {self._namespace!r} is not this authority's: delete or rename it",
+                    f"the Secret {secret.name!r} in the namespace {self._namespace!r} is not this authority's: delete it",
                 )
             return load(purpose, secret.data.get(CONTENT, b""))
         held = self._held.get((name, purpose))
@@ -199,7 +201,7 @@ class AuthorityReconciler:
         if any(known.purpose == purpose for known in authority.status.authorities):
             raise Invalid(
                 "CASecretMissing",
-                f"the Secret {secret_name(name, purpose)!r} in the namespace {self._namespace!r} is gone, though this CA was made "
+                f"the Secret {secret_name(name, purpose)!r} in the namespace {self._namespace!r} is gone, though it was made "
                 "before: restore it from a backup; or, to begin with new CAs that nobody trusts yet, delete the MachineAuthority "
                 "and create it again",
             )
@@ -221,9 +223,7 @@ class AuthorityReconciler:
 
     # --- status ------------------------------------------------------------------------------------------------------
 
-    async def _not_ready(
-        self, key: Key, entry: Entry, authority: MachineAuthority | None, error: MachinebotError
-    ) -> None:
+    async def _not_ready(self, key: Key, entry: Entry, authority: MachineAuthority | None, error: MachinebotError) -> None:
         log.error("authority not ready", extra={"authority": key.name, "reason": error.reason, "detail": error.message})
         if authority is None:
             return
@@ -264,7 +264,9 @@ def secret_name(authority: str, purpose: Purpose) -> str:
 
 def _check_name(name: str) -> None:
     if len(name) > MAX_NAME:
-        raise Invalid("NameTooLong", f"the name of a MachineAuthority has at most {MAX_NAME} characters: make one with a shorter name")
+        raise Invalid(
+            "NameTooLong", f"the name of a MachineAuthority has at most {MAX_NAME} characters: make one with a shorter name"
+        )
 
 
 def _ca_status(anchor: TrustAnchor) -> CAStatus:

@@ -70,9 +70,7 @@ class BotReconciler:
         lost = ref in self._world.lost_accounts
         if lost:
             self._joins.forget(ref)
-        settled = (
-            ready is not None and ready.status == "True" and bot.status.observed_generation == bot.metadata.generation
-        )
+        settled = ready is not None and ready.status == "True" and bot.status.observed_generation == bot.metadata.generation
         if settled and pinned is not None and not lost and self._joins.pinned(ref) in (None, pinned.uid):
             return pinned
         identity = await self._joins.identity(bot, authority)

@@ -59,6 +59,17 @@ class Holding:
     reason: str | None = None
     secret: StoredSecret | None = None
 
+    @property
+    def certain(self) -> Credential:
+        """The credential, where a caller knows that there is one.
+
+        Raises:
+            ValueError: There is none: a fault of ours.
+        """
+        if self.credential is None:
+            raise ValueError("there is no Secret")
+        return self.credential
+
 
 NOTHING: Final = Holding(credential=None)
 """There is no Secret."""

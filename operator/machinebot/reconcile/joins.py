@@ -132,7 +132,7 @@ class BotJoins:
             )
         raise Invalid(
             "ServiceAccountConflict",
-            f"the ServiceAccount {name!r} exists and is not the operator's: set serviceAccountName: {name} to use it, or delete it",
+            f"the ServiceAccount {name!r} exists and is not the operator's: set serviceAccountName to use it, or delete it",
         )
 
 

@@ -11,7 +11,7 @@ from machinebot.authority.plan import Plan, plan
 from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.kube.client import KubeClient
-from machinebot.kube.events import EventRecorder, Subject
+from machinebot.kube.events import EventRecorder
 from machinebot.kube.resources import BOTS
 from machinebot.kube.secrets import Owner, SecretStore, StoredSecret
 from machinebot.metrics import Metrics
@@ -21,7 +21,7 @@ from machinebot.outputs.keys import generate
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff
 from machinebot.policy.credential import BotRef, Issued, IssueRequest
-from machinebot.policy.decision import Cause, Snapshot, why_issue
+from machinebot.policy.decision import Cause, Credential, Snapshot, why_issue
 from machinebot.reconcile import holding
 from machinebot.reconcile.holding import NOTHING, Holding
 from machinebot.reconcile.joins import BotJoins
@@ -127,7 +127,7 @@ class OutputReconciler:
         await self._tidy(output)
         cause = self._why(target, held, now)
         if cause is None:
-            return None if held.credential is None else await self._report.settled(target, held, held.credential)
+            return await self._report.settled(target, held)
         waiting = self._report.waits(output, now)
         if waiting is not None:
             return waiting
@@ -179,7 +179,8 @@ class OutputReconciler:
         bot = self._with.world.bot(ref)
         if bot is None:
             raise Denied(
-                "BotMissing", f"there is no MachineBot {ref.name!r} in the namespace {ref.namespace!r}: create it, or correct spec.bot"
+                "BotMissing",
+                f"there is no MachineBot {ref.name!r} in the namespace {ref.namespace!r}: create it, or correct spec.bot",
             )
         authority = self._with.authorities(bot.spec.authority)
         planned = plan(
@@ -235,9 +236,7 @@ class OutputReconciler:
             return await self._refuse(target.key, target.version, output, held, error)
         metrics.issues.labels(output.type.name, cause.reason, "success").inc()
         self._seen[output.metadata.namespace, output.secret_name] = stored
-        if stored.credential is None or stored.credential.damage is not None:
-            raise Unavailable("StoredOtherThanWritten", "the API server stored something else than was written")
-        return await self._report.issued(target, stored, stored.credential, cause)
+        return await self._report.issued(target, stored, cause)
 
     async def _mint(self, target: Target, held: Holding, cause: Cause) -> Holding:
         """A new key, its certificates, checked, and stored in one write."""
@@ -254,17 +253,34 @@ class OutputReconciler:
         if (content.serial, content.not_after) != (issued.serial, issued.not_after):
             raise Unavailable("IssuedOtherThanAsked", "the authority signed something else than it says; nothing was stored")
         digest = inspect.digest(data)
+        authorities = {str(purpose): generation for purpose, generation in issued.authorities.items()}
         notes = holding.annotations(
             output,
             inputs=target.inputs,
             digest=digest,
-            authorities={str(purpose): generation for purpose, generation in issued.authorities.items()},
+            authorities=authorities,
             reason=cause.reason,
             fulfilled=requested(output),
         )
         secret = await self._store(output, old, data, notes)
         self._with.world.remember_secret(secret.namespace, secret.name, _entry(secret))
-        return replace(holding.from_secret(output, secret), secret=None)
+        if inspect.digest(secret.data) != digest:
+            raise Unavailable("StoredOtherThanWritten", "the API server stored something else than was written")
+        return Holding(
+            credential=Credential(
+                damage=None,
+                inputs=target.inputs,
+                authorities=authorities,
+                not_before=content.not_before,
+                not_after=content.not_after,
+            ),
+            version=secret.resource_version,
+            uid=secret.uid,
+            digest=digest,
+            serial=str(content.serial),
+            fulfilled=requested(output),
+            reason=cause.reason,
+        )
 
     async def _ask(self, target: Target, public_key: bytes) -> Issued:
         request = IssueRequest(

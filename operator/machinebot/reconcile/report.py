@@ -13,7 +13,7 @@ from machinebot.kube.client import KubeClient
 from machinebot.kube.events import EventRecorder, Subject
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff, grants
-from machinebot.policy.decision import Cause, Credential, is_good
+from machinebot.policy.decision import Cause, is_good
 from machinebot.policy.grants import Origin
 from machinebot.reconcile.holding import Holding, renew_at
 from machinebot.reconcile.status import StatusWriter
@@ -61,8 +61,9 @@ class Reporter:
         self._events = events
         self._clock = clock
 
-    async def issued(self, target: "Target", held: Holding, credential: Credential, cause: Cause) -> datetime:
+    async def issued(self, target: "Target", held: Holding, cause: Cause) -> datetime:
         """A credential was issued and stored."""
+        credential = held.certain
         renew, end = rfc3339(renew_at(target.output, credential)), rfc3339(credential.not_after)
         note = f"{cause.reason}: {cause.message}; issued serial {held.serial}, valid until {end}, renewed at {renew}"
         self._event(target.output, "Normal", "Issued", note)
@@ -81,22 +82,20 @@ class Reporter:
                 "logins": list(target.plan.grant.login_names),
             },
         )
-        return await self.settled(target, held, credential)
+        return await self.settled(target, held)
 
-    async def settled(self, target: "Target", held: Holding, credential: Credential) -> datetime:
+    async def settled(self, target: "Target", held: Holding) -> datetime:
         """The credential in the Secret is good and not due: status is made to say so, where it does not.
 
         Returns:
             When the output is to be looked at again.
         """
-        output, now = target.output, self._clock.now()
-        await self._status.write(target.key, target.version, output.status, self._good(target, held, credential))
+        output, now, credential = target.output, self._clock.now(), held.certain
+        await self._status.write(target.key, target.version, output.status, self._good(target, held))
         renew = renew_at(output, credential)
         return renew if now < renew else credential.not_after
 
-    async def refused(
-        self, key: Key, version: str, output: MachineOutput, held: Holding, outcome: Outcome
-    ) -> None:
+    async def refused(self, key: Key, version: str, output: MachineOutput, held: Holding, outcome: Outcome) -> None:
         """The output cannot be fulfilled as it stands; what is in the Secret is left there until it ends."""
         status = output.status if held.credential is not None else _emptied(output.status)
         conditions = without_condition(status.conditions, RENEWING)
@@ -191,8 +190,8 @@ class Reporter:
             return None
         return due
 
-    def _good(self, target: "Target", held: Holding, credential: Credential) -> MachineOutputStatus:
-        output = target.output
+    def _good(self, target: "Target", held: Holding) -> MachineOutputStatus:
+        output, credential = target.output, held.certain
         renew = rfc3339(renew_at(output, credential))
         message = f"valid until {rfc3339(credential.not_after)}, renewed at {renew}"
         conditions = without_condition(output.status.conditions, RENEWING)
@@ -245,9 +244,9 @@ class Reporter:
 def _secret_status(output: MachineOutput, held: Holding) -> SecretStatus:
     """As it was written; a version that another controller's label moved is no reason for a write of ours."""
     old = output.status.secret
-    if old is not None and (old.name, old.digest) == (output.secret_name, held.digest):
-        if output.status.serial == held.serial:
-            return old
+    same = old is not None and (old.name, old.digest, output.status.serial) == (output.secret_name, held.digest, held.serial)
+    if old is not None and same:
+        return old
     return SecretStatus(name=output.secret_name, resource_version=held.version, digest=held.digest)
 
 
@@ -258,9 +257,7 @@ def _emptied(status: MachineOutputStatus) -> MachineOutputStatus:
 
 def _granted(target: "Target") -> Granted:
     grant = target.plan.grant
-    return Granted(
-        roles=grant.roles, logins=_names(grant.logins), host_principals=_names(grant.host_principals)
-    )
+    return Granted(roles=grant.roles, logins=_names(grant.logins), host_principals=_names(grant.host_principals))
 
 
 def _names(origins: tuple[Origin, ...]) -> tuple[GrantedName, ...]:

@@ -370,7 +370,7 @@ _KeyT = TypeVar("_KeyT")
 _ValueT = TypeVar("_ValueT")
 
 
-def _discard(index: dict[_KeyT, set[_ValueT]], key: _KeyT, value: _ValueT) -> None:  # noqa: UP047 - needs Python 3.12
+def _discard(index: dict[_KeyT, set[_ValueT]], key: _KeyT, value: _ValueT) -> None:
     members = index.get(key)
     if members is not None:
         members.discard(value)

@@ -31,7 +31,6 @@ KIND: Final = Kind(
     columns=(
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status', description="Whether it signs."),
         Column("Cluster", ".spec.clusterName", description="Name in certificates and join audience."),
-        Column("Max TTL", ".spec.maxTTL", description="Longest life of anything it signs."),
         Column("Status", '.status.conditions[?(@.type=="Ready")].message', priority=1, description="Why it is not ready."),
     ),
 )
@@ -132,7 +131,7 @@ class MachineAuthoritySpec(Model):
         default="off",
         description=(
             "Cluster-wide Device Trust. `required` refuses every bot, since a bot has no device; `required-for-humans` lets "
-            "bots pass."
+            'bots pass. Write "off" in quotes: YAML takes it for false without them.'
         ),
     )
 

@@ -105,7 +105,10 @@ class RoleOptions(Model):
     )
     device_trust_mode: DeviceTrustMode = Field(
         default="off",
-        description="Device Trust. `required` refuses outputs of bots; `required-for-humans` lets bots pass.",
+        description=(
+            "Device Trust. `required` refuses outputs of bots; `required-for-humans` lets bots pass. "
+            'Write "off" in quotes: YAML takes it for false without them.'
+        ),
     )
     forward_agent: bool = Field(default=False, description="SSH: allow forwarding of the authentication agent.")
     port_forwarding: bool = Field(default=True, description="SSH: allow forwarding of ports.")

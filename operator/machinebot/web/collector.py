@@ -1,6 +1,7 @@
 """Metrics that are read off the resources at scrape time, so that they cannot drift from them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -10,7 +11,16 @@ from machinebot.clock import parse_rfc3339
 from machinebot.policy.credential import TrustAnchor
 from machinebot.reconcile.world import OutputFacts
 
-LABELS = ("namespace", "name", "type")
+_TIMES: Final[tuple[tuple[str, str, Callable[[OutputFacts], str | None]], ...]] = (
+    ("expiration", "When the credential of an output ends.", lambda facts: facts.not_after),
+    ("not_before", "When the credential of an output begins.", lambda facts: facts.not_before),
+    (
+        "renewal",
+        "When the credential of an output is replaced; alert where this is past.",
+        lambda facts: facts.renew_at,
+    ),
+)
+"""Name, help text, and where the time is found."""
 
 
 class ResourceCollector(Collector):
@@ -29,31 +39,27 @@ class ResourceCollector(Collector):
 
     @override
     def collect(self) -> Iterator[Metric]:
-        """What Prometheus scrapes."""
-        ends = GaugeMetricFamily(
-            "machinebot_output_expiration_timestamp_seconds", "When the credential of an output ends.", labels=LABELS
-        )
-        begins = GaugeMetricFamily(
-            "machinebot_output_not_before_timestamp_seconds", "When the credential of an output begins.", labels=LABELS
-        )
-        renewals = GaugeMetricFamily(
-            "machinebot_output_renewal_timestamp_seconds",
-            "When the credential of an output is replaced; alert where this is past.",
-            labels=LABELS,
-        )
-        ready = GaugeMetricFamily(
+        """What Prometheus scrapes; one family at a time, since each has a sample for every output."""
+        for name, text, moment in _TIMES:
+            family = GaugeMetricFamily(f"machinebot_output_{name}_timestamp_seconds", text, labels=("namespace", "name", "type"))
+            for facts in self._outputs():
+                value = moment(facts)
+                if value is not None:
+                    family.add_metric((facts.namespace, facts.name, facts.type), parse_rfc3339(value).timestamp())
+            yield family
+        yield self._ready()
+        yield self._authorities()
+
+    def _ready(self) -> Metric:
+        family = GaugeMetricFamily(
             "machinebot_output_ready_status",
             "1 for the status of the condition Ready that an output has, else 0.",
             labels=("namespace", "name", "condition"),
         )
         for facts in self._outputs():
-            labels = (facts.namespace, facts.name, facts.type)
-            for family, moment in ((ends, facts.not_after), (begins, facts.not_before), (renewals, facts.renew_at)):
-                if moment is not None:
-                    family.add_metric(labels, parse_rfc3339(moment).timestamp())
             for condition in ("True", "False", "Unknown"):
-                ready.add_metric((facts.namespace, facts.name, condition), float(facts.ready == condition))
-        yield from (ends, begins, renewals, ready, self._authorities())
+                family.add_metric((facts.namespace, facts.name, condition), float(facts.ready == condition))
+        return family
 
     def _authorities(self) -> Metric:
         family = GaugeMetricFamily(

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from machinebot.authority.embedded import EmbeddedAuthority
 from machinebot.authority.generations import Generation
-from machinebot.authority.keys import PublicKey
+from machinebot.authority.keys import CAKey, PublicKey
 from machinebot.authority.rotation import advance
 from machinebot.policy.credential import BotIdentity, BotRef, IssueRequest, Purpose, Wish
 from machinebot.resources.authority import KeyAlgorithm, MachineAuthoritySpec, Rotation
@@ -57,10 +57,13 @@ def role(name: str = "access", **fields: Any) -> MachineRole:
 
 
 @lru_cache
-def generations(
-    purpose: Purpose, algorithm: KeyAlgorithm = "ECDSA-P256", cluster: str = CLUSTER, now: datetime = NOW
-) -> tuple[Generation, ...]:
-    return advance((), now, purpose=purpose, algorithm=algorithm, cluster_name=cluster, rotation=ROTATION)
+def _first(purpose: Purpose, algorithm: KeyAlgorithm) -> tuple[Generation, ...]:
+    return advance((), NOW, purpose=purpose, algorithm=algorithm, cluster_name=CLUSTER, rotation=ROTATION)
+
+
+def generations(purpose: Purpose, algorithm: KeyAlgorithm = "ECDSA-P256") -> tuple[Generation, ...]:
+    """The first generation of a purpose, made at NOW and always the same."""
+    return _first(purpose, algorithm)
 
 
 def ca(purpose: Purpose, algorithm: KeyAlgorithm = "ECDSA-P256") -> Generation:
@@ -79,6 +82,12 @@ def subject_key() -> ec.EllipticCurvePrivateKey:
 
 def der(key: PublicKey) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def secret_number(key: CAKey) -> str:
+    """What must never be shown of an EC key."""
+    assert isinstance(key.private_key, ec.EllipticCurvePrivateKey)
+    return str(key.private_key.private_numbers().private_value)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """How a generation of a CA is made."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -13,19 +14,19 @@ from machinebot.authority.generations import CA_BACKDATE, SLACK, Generation, Sch
 from machinebot.errors import Invalid
 from machinebot.policy.credential import AnchorState, Purpose
 from machinebot.resources.authority import Rotation
-from unit.authority.builders import CLUSTER, DAY, HOUR, NOW, ROTATION
+from unit.authority.builders import CLUSTER, DAY, HOUR, NOW, ROTATION, secret_number
 
 X509_PURPOSES = [purpose for purpose in Purpose if not purpose.is_ssh]
 SSH_PURPOSES = [purpose for purpose in Purpose if purpose.is_ssh]
 
 
-def make(purpose, algorithm="ECDSA-P256", **overrides) -> Generation:
-    fields = {"cluster_name": CLUSTER, "rotation": ROTATION, "now": NOW} | overrides
+def make(purpose: Any, algorithm: Any = "ECDSA-P256", **overrides: Any) -> Generation:
+    fields: dict[str, Any] = {"cluster_name": CLUSTER, "rotation": ROTATION, "now": NOW} | overrides
     return new_generation(purpose, algorithm=algorithm, **fields)
 
 
 @pytest.mark.parametrize("purpose", X509_PURPOSES)
-def test_ca_certificate_is_as_rfc_5280_wants_it(purpose):
+def test_ca_certificate_is_as_rfc_5280_wants_it(purpose: Any) -> None:
     generation = make(purpose)
     certificate = generation.issuer
     assert certificate.version is x509.Version.v3
@@ -45,13 +46,13 @@ def test_ca_certificate_is_as_rfc_5280_wants_it(purpose):
     assert 0 < certificate.serial_number < 2**63
 
 
-def test_workload_ca_names_its_trust_domain():
+def test_workload_ca_names_its_trust_domain() -> None:
     names = make(Purpose.WORKLOAD).issuer.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert list(names) == [x509.UniformResourceIdentifier(f"spiffe://{CLUSTER}")]
 
 
 @pytest.mark.parametrize("purpose", SSH_PURPOSES)
-def test_ssh_ca_has_no_certificate(purpose):
+def test_ssh_ca_has_no_certificate(purpose: Any) -> None:
     generation = make(purpose, "Ed25519")
     assert generation.certificate is None
     assert generation.anchor.public == generation.key.authorized_key
@@ -62,7 +63,7 @@ def test_ssh_ca_has_no_certificate(purpose):
 
 
 @pytest.mark.parametrize("purpose", list(Purpose))
-def test_new_generation_is_prepared_and_lives_for_its_whole_rotation(purpose):
+def test_new_generation_is_prepared_and_lives_for_its_whole_rotation(purpose: Any) -> None:
     generation = make(purpose, now=NOW + timedelta(microseconds=700))
     assert (generation.state, generation.created_at) == (AnchorState.PREPARED, NOW)
     assert (generation.activated_at, generation.superseded_at) == (None, None)
@@ -72,7 +73,7 @@ def test_new_generation_is_prepared_and_lives_for_its_whole_rotation(purpose):
         assert generation.issuer.not_valid_before_utc == NOW - CA_BACKDATE
 
 
-def test_generations_differ_in_id_subject_and_key_identifier():
+def test_generations_differ_in_id_subject_and_key_identifier() -> None:
     one, two = make(Purpose.IDENTITY), make(Purpose.IDENTITY)
     assert one.id != two.id
     assert one.issuer.subject != two.issuer.subject
@@ -81,12 +82,12 @@ def test_generations_differ_in_id_subject_and_key_identifier():
 
 
 @pytest.mark.parametrize("purpose", list(Purpose))
-def test_subject_fits_rfc_5280_upper_bound(purpose):
+def test_subject_fits_rfc_5280_upper_bound(purpose: Any) -> None:
     assert len(common_name(purpose, "0" * 16)) <= 64
     assert make(purpose, cluster_name="c" * 63).anchor.public
 
 
-def test_anchor_of_x509_is_the_certificate():
+def test_anchor_of_x509_is_the_certificate() -> None:
     generation = make(Purpose.IDENTITY)
     anchor = generation.anchor
     assert (anchor.purpose, anchor.id, anchor.state) == (Purpose.IDENTITY, generation.id, AnchorState.PREPARED)
@@ -96,19 +97,19 @@ def test_anchor_of_x509_is_the_certificate():
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1()], ids=["P-256", "P-384"])
-def test_signatures_are_as_strong_as_the_curve(curve):
+def test_signatures_are_as_strong_as_the_curve(curve: Any) -> None:
     algorithm = signature_hash(ec.generate_private_key(curve))
     assert algorithm.digest_size * 8 == curve.key_size
 
 
-def test_rsa_signs_with_sha256(rsa_ca_key):
+def test_rsa_signs_with_sha256(rsa_ca_key: Any) -> None:
     assert isinstance(signature_hash(rsa_ca_key.private_key), hashes.SHA256)
 
 
-def test_generation_never_shows_its_key():
+def test_generation_never_shows_its_key() -> None:
     generation = make(Purpose.IDENTITY)
     assert "PRIVATE" not in repr(generation)
-    assert str(generation.key.private_key.private_numbers().private_value) not in repr(generation)
+    assert secret_number(generation.key) not in repr(generation)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +122,13 @@ def test_generation_never_shows_its_key():
         pytest.param("0s", "0s", (50 * HOUR, 25 * HOUR), id="both raised"),
     ],
 )
-def test_schedule_never_falls_below_its_floors(every, overlap, expected):
+def test_schedule_never_falls_below_its_floors(every: Any, overlap: Any, expected: Any) -> None:
     schedule = Schedule.of(Rotation(every=every, overlap=overlap))
     assert (schedule.every, schedule.overlap) == expected
     assert schedule.life == schedule.every + 2 * schedule.overlap + SLACK
 
 
-def test_unreadable_rotation_is_invalid():
+def test_unreadable_rotation_is_invalid() -> None:
     with pytest.raises(Invalid) as caught:
         Schedule.of(Rotation(every="soon"))
     assert caught.value.reason == "InvalidSpec"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,16 +24,16 @@ SECOND = timedelta(seconds=1)
 PURPOSES = [Purpose.SSH_USER, Purpose.IDENTITY]
 
 
-def go(current, now, purpose=Purpose.SSH_USER, rotation=ROTATION):
+def go(current: Any, now: Any, purpose: Any = Purpose.SSH_USER, rotation: Any = ROTATION) -> Any:
     return advance(current, now, purpose=purpose, algorithm="ECDSA-P256", cluster_name=CLUSTER, rotation=rotation)
 
 
-def states(current):
+def states(current: Any) -> Any:
     return [generation.state.value for generation in current]
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_first_generation_signs_at_once(purpose):
+def test_first_generation_signs_at_once(purpose: Any) -> None:
     assert next_step((), NOW, ROTATION) == Prepare()
     first = go((), NOW + timedelta(microseconds=1), purpose)
     assert states(first) == ["Active"]
@@ -41,7 +42,7 @@ def test_first_generation_signs_at_once(purpose):
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_course_of_a_rotation(purpose):
+def test_course_of_a_rotation(purpose: Any) -> None:
     """Published `overlap` before the rotation is due, signing when it is, and the former trusted for `overlap` more."""
     first = go((), NOW, purpose)
     due = NOW + EVERY - OVERLAP
@@ -62,7 +63,7 @@ def test_course_of_a_rotation(purpose):
     assert states(go(taken_over, gone, purpose)) == ["Active"]
 
 
-def test_a_leaf_of_the_last_moment_ends_before_trust_in_its_ca_does():
+def test_a_leaf_of_the_last_moment_ends_before_trust_in_its_ca_does() -> None:
     first = go((), NOW)
     published = go(first, NOW + EVERY - OVERLAP)
     last_signature = NOW + EVERY - SECOND
@@ -72,21 +73,21 @@ def test_a_leaf_of_the_last_moment_ends_before_trust_in_its_ca_does():
     assert end < first[0].not_after
 
 
-def test_operator_that_was_away_for_a_year_signs_again_at_once():
+def test_operator_that_was_away_for_a_year_signs_again_at_once() -> None:
     late = NOW + 365 * DAY
     current = go(go((), NOW), late)
     assert states(current) == ["Active"]
     assert current[0].created_at == current[0].activated_at == late
 
 
-def test_operator_that_was_away_with_a_published_heir():
+def test_operator_that_was_away_with_a_published_heir() -> None:
     published = go(go((), NOW), NOW + EVERY - OVERLAP)
-    current = go(published, NOW + EVERY + 10 * DAY)
+    current = go(published, NOW + EVERY + DAY)
     assert states(current) == ["Active", "Old"]
     assert current[0].id == published[1].id
 
 
-def test_heir_that_ended_before_it_signed_is_forgotten():
+def test_heir_that_ended_before_it_signed_is_forgotten() -> None:
     published = go(go((), NOW), NOW + EVERY - OVERLAP)
     late = published[1].not_after - LAST_CALL
     current = go(published, late)
@@ -95,7 +96,7 @@ def test_heir_that_ended_before_it_signed_is_forgotten():
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_step_back_of_the_clock_changes_nothing(purpose):
+def test_step_back_of_the_clock_changes_nothing(purpose: Any) -> None:
     first = go((), NOW, purpose)
     assert go(first, NOW - 2 * HOUR, purpose) == first
     published = go(first, NOW + EVERY - OVERLAP, purpose)
@@ -112,7 +113,7 @@ def test_step_back_of_the_clock_changes_nothing(purpose):
         pytest.param(Purpose.IDENTITY, ["Active", "Old"], id="an X.509 CA that has not begun verifies nowhere"),
     ],
 )
-def test_ca_made_while_the_clock_was_far_ahead_is_replaced(purpose, expected):
+def test_ca_made_while_the_clock_was_far_ahead_is_replaced(purpose: Any, expected: Any) -> None:
     ahead = go((), NOW + 10 * 365 * DAY, purpose)
     current = go(ahead, NOW, purpose)
     assert states(current) == expected
@@ -121,7 +122,7 @@ def test_ca_made_while_the_clock_was_far_ahead_is_replaced(purpose, expected):
     assert later[0].created_at == NOW
 
 
-def test_prepared_one_from_the_future_is_replaced():
+def test_prepared_one_from_the_future_is_replaced() -> None:
     first = go((), NOW)
     ahead = go(first, NOW + EVERY - OVERLAP)
     moved = replace(ahead[1], created_at=NOW + 10 * 365 * DAY)
@@ -130,7 +131,7 @@ def test_prepared_one_from_the_future_is_replaced():
     assert next_step((first[0], tolerated), NOW, ROTATION) is None
 
 
-def test_shorter_and_longer_rotation_are_followed():
+def test_shorter_and_longer_rotation_are_followed() -> None:
     first = go((), NOW)
     short = Rotation(every="100h", overlap="26h")
     assert states(go(first, NOW + 74 * HOUR, rotation=short)) == ["Active", "Prepared"]
@@ -141,35 +142,35 @@ def test_shorter_and_longer_rotation_are_followed():
     assert states(go(first, by_its_end, rotation=long)) == ["Active", "Prepared"]
 
 
-def test_old_one_that_has_ended_is_forgotten_even_with_a_longer_overlap():
+def test_old_one_that_has_ended_is_forgotten_even_with_a_longer_overlap() -> None:
     taken_over = go(go(go((), NOW), NOW + EVERY - OVERLAP), NOW + EVERY)
     long = Rotation(every="4000h", overlap="1000h")
     assert "Old" in states(go(taken_over, taken_over[1].not_after - SECOND, rotation=long))
     assert "Old" not in states(go(taken_over, taken_over[1].not_after, rotation=long))
 
 
-def old(number) -> Generation:
+def old(number: Any) -> Generation:
     generation = new_generation(
         Purpose.SSH_USER, algorithm="Ed25519", cluster_name=CLUSTER, rotation=ROTATION, now=NOW + number * MINUTE
     )
     return replace(generation, state=AnchorState.OLD, activated_at=NOW, superseded_at=NOW + DAY)
 
 
-def test_old_ones_are_bounded():
+def test_old_ones_are_bounded() -> None:
     surplus = [old(number) for number in range(MAX_OLD + 3)]
     current = go((*surplus, *go((), NOW)), NOW + DAY)
     assert states(current) == ["Active"] + ["Old"] * MAX_OLD
     assert [each.created_at for each in current[1:]] == sorted((each.created_at for each in surplus[3:]), reverse=True)
 
 
-def test_order_is_active_prepared_old():
+def test_order_is_active_prepared_old() -> None:
     current = (old(1), old(2), *go(go((), NOW), NOW + EVERY - OVERLAP))
     assert states(in_order(current)) == ["Active", "Prepared", "Old", "Old"]
     assert active(current) == current[2]
     assert active(current[:2]) is None
 
 
-def test_unreadable_rotation_is_invalid():
+def test_unreadable_rotation_is_invalid() -> None:
     with pytest.raises(Invalid):
         next_step((), NOW, Rotation(every="often"))
 
@@ -188,7 +189,7 @@ JUMPS = st.lists(
 SHORT = Rotation(every="50h", overlap="25h")
 
 
-def check_invariants(current, now):
+def check_invariants(current: Any, now: Any) -> None:
     assert states(current).count("Active") == 1
     assert states(current).count("Prepared") <= 1
     assert states(current).count("Old") <= MAX_OLD
@@ -197,7 +198,7 @@ def check_invariants(current, now):
     assert current[0].not_after > now + timedelta(minutes=5)
 
 
-def check_published_before_signing(before, after, now, overlap):
+def check_published_before_signing(before: Any, after: Any, now: Any, overlap: Any) -> None:
     was, is_now = active(before), active(after)
     assert is_now is not None
     if was is None or is_now.id == was.id:
@@ -206,7 +207,7 @@ def check_published_before_signing(before, after, now, overlap):
     assert nothing_lost or is_now.created_at + overlap <= now
 
 
-def check_trusted_after_signing(before, after, now, overlap):
+def check_trusted_after_signing(before: Any, after: Any, now: Any, overlap: Any) -> None:
     kept = {each.id for each in after}
     for each in before:
         if each.state is AnchorState.ACTIVE:
@@ -217,9 +218,9 @@ def check_trusted_after_signing(before, after, now, overlap):
 
 @pytest.mark.parametrize("rotation", [ROTATION, SHORT], ids=["90 days", "50 hours"])
 @pytest.mark.parametrize("purpose", PURPOSES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(jumps=JUMPS)
-def test_invariants_hold_whatever_the_clock_does(purpose, rotation, jumps):
+def test_invariants_hold_whatever_the_clock_does(purpose: Any, rotation: Any, jumps: Any) -> None:
     overlap = OVERLAP if rotation is ROTATION else 25 * HOUR
     now = NOW + 500 * DAY
     current: tuple[Generation, ...] = ()
@@ -233,10 +234,10 @@ def test_invariants_hold_whatever_the_clock_does(purpose, rotation, jumps):
     assert load(purpose, dump(current)) == current
 
 
-@settings(max_examples=25, deadline=None)
-@given(steps=st.lists(st.integers(60, 20 * 3600), min_size=20, max_size=60))
-def test_with_a_right_clock_no_leaf_is_shortened_or_loses_its_trust(steps):
-    """Asked at least every 20 hours, the active CA always outlives a leaf of 24 hours, and stays trusted for as long."""
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.integers(60, 8 * 3600), min_size=40, max_size=80))
+def test_with_a_right_clock_no_leaf_is_shortened_or_loses_its_trust(steps: Any) -> None:
+    """Asked at least every 8 hours (thrice late is a day, the slack), the active CA always outlives a leaf of 24 hours, and stays trusted for as long."""
     now, current, leaves = NOW, (), []
     for step in steps:
         now += timedelta(seconds=step)
@@ -247,14 +248,14 @@ def test_with_a_right_clock_no_leaf_is_shortened_or_loses_its_trust(steps):
         assert all(ca in trusted for ca, end in leaves if end > now)
 
 
-def test_slack_covers_a_rotation_that_is_late_by_a_day():
+def test_slack_covers_a_rotation_that_is_late_by_a_day() -> None:
     first = go((), NOW)
     late = NOW + EVERY + DAY - OVERLAP
     assert go(first, late)[0].not_after >= late + OVERLAP + MAXIMUM.length
     assert SLACK == DAY
 
 
-def test_keys_of_generations_are_their_own():
+def test_keys_of_generations_are_their_own() -> None:
     current = go(go((), NOW), NOW + EVERY - OVERLAP)
     assert isinstance(current[0].key, CAKey)
     assert current[0].key != current[1].key

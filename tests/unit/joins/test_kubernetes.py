@@ -45,12 +45,12 @@ def reason_of(status: Any, audience: str = AUDIENCE) -> str:
     return caught.value.reason
 
 
-def test_good_review_gives_the_service_account():
+def test_good_review_gives_the_service_account() -> None:
     account = verify_review(GOOD, audience=AUDIENCE)
     assert account == ServiceAccountRef(namespace="ci", name="deployer", uid="0b8d7f10-7c1e-4a51-bd5c-0c3c2c7f6f5e")
 
 
-def test_more_audiences_and_a_dotted_name_are_good():
+def test_more_audiences_and_a_dotted_name_are_good() -> None:
     status = changed("audiences", ["https://kubernetes.default.svc", AUDIENCE])
     status["user"]["username"] = "system:serviceaccount:ci:deployer.v1"
     assert verify_review(status, audience=AUDIENCE).name == "deployer.v1"
@@ -76,14 +76,14 @@ USERS = {
     "newline after the namespace": "system:serviceaccount:ci\n:deployer",
     "blank": "system:serviceaccount:ci: deployer",
     "wildcard": "system:serviceaccount:ci:*",
-    "full-width colon": "system:serviceaccount:ci：deployer",
-    "homoglyph": "system:serviceaccount:ci:dеployer",
+    "full-width colon": "system:serviceaccount:ci\uff1adeployer",
+    "homoglyph": "system:serviceaccount:ci:d\u0435ployer",
     "nul": "system:serviceaccount:ci:deployer\x00",
 }
 
 
 @pytest.mark.parametrize("username", USERS.values(), ids=USERS.keys())
-def test_users_that_are_no_service_accounts(username):
+def test_users_that_are_no_service_accounts(username: Any) -> None:
     assert reason_of(changed("user.username", username)) == "NotAServiceAccount"
 
 
@@ -124,20 +124,20 @@ def test_users_that_are_no_service_accounts(username):
         pytest.param("user.uid", "x\n", "NotAServiceAccount", id="UID with a newline"),
     ],
 )
-def test_reviews_that_are_refused(path, value, reason):
+def test_reviews_that_are_refused(path: Any, value: Any, reason: Any) -> None:
     assert reason_of(changed(path, value)) == reason
 
 
 @pytest.mark.parametrize("status", [{}, None, [], "authenticated", 7], ids=str)
-def test_what_is_no_status_is_refused(status):
+def test_what_is_no_status_is_refused(status: Any) -> None:
     assert reason_of(status) in {"TokenNotAuthenticated", "UnreadableReview"}
 
 
-def test_no_audience_is_never_confirmed():
+def test_no_audience_is_never_confirmed() -> None:
     assert reason_of(changed("audiences", [""]), audience="") == "WrongAudience"
 
 
-def test_order_says_the_first_thing_that_is_wrong():
+def test_order_says_the_first_thing_that_is_wrong() -> None:
     status = changed("audiences", [])
     status |= {"authenticated": False, "user": {}}
     assert reason_of(status) == "TokenNotAuthenticated"
@@ -154,7 +154,7 @@ def test_order_says_the_first_thing_that_is_wrong():
 
 
 @pytest.mark.parametrize("path", ["error", "user.username", "user.uid", "user.groups", "audiences"])
-def test_no_message_repeats_what_the_api_server_said(path):
+def test_no_message_repeats_what_the_api_server_said(path: Any) -> None:
     secret = "eyJhbGciOiJSUzI1NiJ9 secret"
     for value in (secret, [secret], {secret: secret}):
         with pytest.raises(Denied) as caught:
@@ -182,5 +182,5 @@ JSON = st.recursive(
         },
     )
 )
-def test_anything_else_is_denied_and_nothing_else_is_raised(status):
+def test_anything_else_is_denied_and_nothing_else_is_raised(status: Any) -> None:
     assert reason_of(status)

@@ -8,15 +8,17 @@ from pydantic import Field
 from machinebot.outputs.base import Material, OutputType
 from machinebot.outputs.trust import certificates, known_hosts
 from machinebot.policy.credential import Purpose, Wish
-from machinebot.resources.meta import Model
+from machinebot.resources.meta import Model, written_as
+
+_HOSTS: Final = written_as(
+    r"^[A-Za-z0-9*?.:_\[\]-]+$", "must be a host pattern such as *.backup.internal, without commas or blanks; one entry for each"
+)
 
 
 class IdentitySettings(Model):
     """Settings of an `identity` output."""
 
-    known_hosts: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9*?.:_\[\]-]+$", max_length=253)], ...], Field(max_length=64)
-    ] = Field(
+    known_hosts: Annotated[tuple[Annotated[str, _HOSTS, Field(max_length=253)], ...], Field(max_length=64)] = Field(
         default=(),
         description=(
             "Host patterns, beside the cluster's own name and everything below it, for which `known_hosts` trusts the host CA."

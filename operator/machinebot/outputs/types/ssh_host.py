@@ -8,14 +8,19 @@ from pydantic import Field
 from machinebot.outputs.base import Material, OutputType
 from machinebot.outputs.trust import key_lines
 from machinebot.policy.credential import Purpose, Wish
-from machinebot.resources.meta import Model
+from machinebot.resources.meta import Model, written_as
+
+_HOST: Final = written_as(
+    r"^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$",
+    "must be a host name or address such as web-1.node.example.test, without wildcards; one entry for each",
+)
 
 
 class SSHHostSettings(Model):
     """Settings of an `sshHost` output."""
 
     principals: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$", max_length=253)], ...],
+        tuple[Annotated[str, _HOST, Field(max_length=253)], ...],
         Field(min_length=1, max_length=64),
     ] = Field(
         description=(

@@ -1,0 +1,19 @@
+"""What the kernel says about a process: CPU time and memory (proc(5))."""
+
+import os
+from pathlib import Path
+
+MIB = 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mib(pid: int) -> tuple[float, float]:
+    """Resident memory of a process: now and at its highest, MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = {name: line.split() for line in lines for name in [line.partition(":")[0]]}
+    return int(values["VmRSS"][1]) / MIB, int(values["VmHWM"][1]) / MIB

@@ -1,0 +1,552 @@
+"""The embedded authority: who joins, what is issued, and what never is."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from machinebot.authority.embedded import IDENTITY_LIFE, MAX_TOKEN
+from machinebot.authority.interface import REJOIN, Authority, Directory, TokenReviewer
+from machinebot.authority.rotation import LAST_CALL, advance
+from machinebot.errors import Denied, Invalid, MachinebotError, Unavailable
+from machinebot.policy.credential import AnchorState, BotRef, Issued, Purpose
+from machinebot.policy.grants import Origin
+from machinebot.policy.lifetimes import BACKDATE
+from unit.authority.builders import (
+    BOTH,
+    BUILT,
+    CLUSTER,
+    DAY,
+    HOST,
+    HOUR,
+    MINUTE,
+    NOW,
+    REF,
+    ROTATION,
+    World,
+    all_generations,
+    bot,
+    ca,
+    der,
+    ending,
+    joined,
+    request,
+    role,
+    spec,
+    subject_key,
+)
+
+SECOND = timedelta(seconds=1)
+
+
+def ssh_of(issued: Issued) -> SSHCertificate:
+    assert issued.ssh_certificate is not None
+    certificate = load_ssh_public_identity(issued.ssh_certificate)
+    assert isinstance(certificate, SSHCertificate)
+    return certificate
+
+
+def x509_of(issued: Issued) -> x509.Certificate:
+    assert issued.x509_certificate is not None
+    return x509.load_pem_x509_certificate(issued.x509_certificate)
+
+
+def test_it_is_an_authority_and_the_world_is_what_it_needs() -> None:
+    world = World()
+    authority: Authority = world.authority()
+    directory: Directory = world
+    reviewer: TokenReviewer = world
+    assert (authority.name, authority.spec.cluster_name) == ("default", CLUSTER)
+    assert directory
+    assert reviewer
+
+
+# --- join ---------------------------------------------------------------------------------------------------------
+
+
+async def test_join_gives_an_identity_for_an_hour() -> None:
+    world = World()
+    identity = await joined(world.authority())
+    assert world.reviews == [("good", CLUSTER)]
+    assert (identity.bot, identity.authority) == (REF, "default")
+    assert (identity.service_account.name, identity.service_account.uid) == ("machinebot-deployer", "sa-1")
+    assert (identity.joined_at, identity.expires_at) == (NOW, NOW + IDENTITY_LIFE)
+
+
+def moved(world: Any, **changes: Any) -> None:
+    for name, value in changes.items():
+        setattr(world, name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "asked"),
+    [
+        pytest.param({"bots": {}}, "BotNotFound", False, id="no such bot"),
+        pytest.param({"bots": {REF: bot({"deletion_timestamp": "x"})}}, "BotDeleting", False, id="bot being deleted"),
+        pytest.param({"bots": {REF: bot(authority="other")}}, "WrongAuthority", False, id="bot of another authority"),
+        pytest.param({"bots": {REF: bot({"namespace": "prod"})}}, "BotNotFound", False, id="directory gives another namespace"),
+        pytest.param({"bots": {REF: bot({"name": "other"})}}, "BotNotFound", False, id="directory gives another name"),
+        pytest.param({"bots": {REF: bot(serviceAccountName="runner")}}, "WrongServiceAccount", True, id="another account"),
+        pytest.param(
+            {
+                "account": "system:serviceaccount:prod:machinebot-deployer",
+                "uids": {"system:serviceaccount:prod:machinebot-deployer": "sa-1"},
+            },
+            "WrongServiceAccount",
+            True,
+            id="account of the same name in another namespace",
+        ),
+        pytest.param(
+            {"uids": {"system:serviceaccount:ci:machinebot-deployer": "sa-2"}}, "ServiceAccountReplaced", True, id="UID"
+        ),
+    ],
+)
+async def test_join_is_denied(change: Any, reason: Any, asked: Any) -> None:
+    world = World()
+    authority = world.authority()
+    moved(world, **change)
+    with pytest.raises(Denied) as caught:
+        await joined(authority)
+    assert caught.value.reason == reason
+    assert bool(world.reviews) == asked
+
+
+@pytest.mark.parametrize("token", ["", "x" * (MAX_TOKEN + 1)], ids=["empty", "too long"])
+async def test_token_is_bounded_before_it_is_sent(token: Any) -> None:
+    world = World()
+    with pytest.raises(Denied) as caught:
+        await world.authority().join(REF, token, expected_uid="sa-1", now=NOW)
+    assert (caught.value.reason, world.reviews) == ("TokenNotAuthenticated", [])
+
+
+async def test_bad_token_is_denied_and_not_repeated() -> None:
+    with pytest.raises(Denied) as caught:
+        await World().authority().join(REF, "stolen-token", expected_uid="sa-1", now=NOW)
+    assert caught.value.reason == "TokenNotAuthenticated"
+    assert "stolen-token" not in str(caught.value)
+
+
+async def test_no_expected_uid_is_never_right() -> None:
+    world = World(uids={"system:serviceaccount:ci:machinebot-deployer": ""})
+    with pytest.raises(Denied):
+        await joined(world.authority(), uid="")
+    with pytest.raises(Denied) as caught:
+        await joined(World().authority(), uid="")
+    assert caught.value.reason == "ServiceAccountReplaced"
+
+
+async def test_api_server_that_is_away_is_not_a_denial() -> None:
+    world = World()
+
+    async def away(token: str, audience: str) -> Any:  # noqa: ARG001 - as the protocol has it
+        raise Unavailable("APIServerAway", "try again")
+
+    world.review = away  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await joined(world.authority())
+
+
+async def test_bot_that_goes_while_the_api_server_is_asked_does_not_join() -> None:
+    world = World()
+    ask = world.review
+
+    async def slow(token: Any, audience: Any) -> Any:
+        world.bots.clear()
+        return await ask(token, audience)
+
+    world.review = slow  # type: ignore[method-assign]
+    with pytest.raises(Denied) as caught:
+        await joined(world.authority())
+    assert caught.value.reason == "BotNotFound"
+
+
+async def test_two_bots_may_share_a_service_account() -> None:
+    other = BotRef("ci", "other")
+    world = World()
+    world.bots = {
+        REF: bot(serviceAccountName="machinebot-deployer"),
+        other: bot({"name": "other", "uid": "bot-2"}, serviceAccountName="machinebot-deployer"),
+    }
+    authority = world.authority()
+    one = await joined(authority)
+    two = await authority.join(other, "good", expected_uid="sa-1", now=NOW)
+    assert one.service_account == two.service_account
+    assert ssh_of(await authority.issue(two, request(), now=NOW)).key_id == b"bot:ci:other"
+    assert ssh_of(await authority.issue(one, request(), now=NOW)).key_id == b"bot:ci:deployer"
+
+
+# --- identities at the issue --------------------------------------------------------------------------------------
+
+
+async def refused(authority: Any, identity: Any, wanted: Any = None, now: Any = NOW, kind: type[MachinebotError] = Denied) -> str:
+    with pytest.raises(kind) as caught:
+        await authority.issue(identity, wanted or request(), now=now)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("now", "reason"),
+    [
+        pytest.param(NOW + IDENTITY_LIFE - SECOND, None, id="last second"),
+        pytest.param(NOW + IDENTITY_LIFE, "IdentityExpired", id="over"),
+        pytest.param(NOW - BACKDATE, None, id="clock a minute back"),
+        pytest.param(NOW - BACKDATE - SECOND, "IdentityExpired", id="clock far back"),
+    ],
+)
+async def test_identity_lives_for_an_hour(now: Any, reason: Any) -> None:
+    authority = World().authority()
+    identity = await joined(authority)
+    if reason is None:
+        assert await authority.issue(identity, request(), now=now)
+    else:
+        assert await refused(authority, identity, now=now) == reason
+        assert reason in REJOIN
+
+
+async def test_later_join_with_another_service_account_moves_the_pin() -> None:
+    world = World()
+    authority = world.authority()
+    before = await joined(authority)
+    world.uids = {world.account: "sa-2"}
+    after = await joined(authority, uid="sa-2")
+    assert await refused(authority, before) == "IdentityReplaced"
+    assert await authority.issue(after, request(), now=NOW)
+    assert "IdentityReplaced" in REJOIN
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({REF: bot({"uid": "bot-2"})}, id="bot of the same name that was made later"),
+        pytest.param({REF: bot(serviceAccountName="runner")}, id="bot with another ServiceAccount"),
+    ],
+)
+async def test_identity_of_what_was_replaced_is_refused(change: Any) -> None:
+    world = World()
+    authority = world.authority()
+    identity = await joined(authority)
+    world.bots = change
+    assert await refused(authority, identity) == "IdentityReplaced"
+
+
+async def test_identity_that_never_joined_here_is_refused() -> None:
+    identity = await joined(World().authority())
+    assert await refused(World().authority(), identity) == "IdentityReplaced"
+    assert await refused(World({REF: bot(authority="second")}).authority("second"), identity) == "WrongAuthority"
+
+
+async def test_forgotten_bot_must_join_again() -> None:
+    authority = World().authority()
+    identity = await joined(authority)
+    authority.forget(REF)
+    authority.forget(REF)
+    assert await refused(authority, identity) == "IdentityReplaced"
+
+
+@pytest.mark.parametrize(
+    ("bots", "reason"),
+    [
+        pytest.param({}, "BotNotFound", id="gone"),
+        pytest.param({REF: bot({"deletion_timestamp": "x"})}, "BotDeleting", id="going"),
+        pytest.param({REF: bot(authority="other")}, "WrongAuthority", id="moved to another authority"),
+        pytest.param({REF: bot(roles=["admin"])}, "RoleNotFound", id="with a role that there is not"),
+    ],
+)
+async def test_bot_is_looked_at_again_at_every_issue(bots: Any, reason: Any) -> None:
+    world = World()
+    authority = world.authority()
+    identity = await joined(authority)
+    world.bots = bots
+    assert await refused(authority, identity) == reason
+
+
+async def test_bot_that_came_back_must_join_again() -> None:
+    world = World()
+    authority = world.authority()
+    identity = await joined(authority)
+    kept, world.bots = world.bots, {}
+    assert await refused(authority, identity) == "BotNotFound"
+    world.bots = kept
+    assert await refused(authority, identity) == "IdentityReplaced"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param({}, "RoleNotFound", id="role gone"),
+        pytest.param({"access": role(namespaces=["prod"])}, "RoleNotForNamespace", id="namespace taken away"),
+        pytest.param({"access": role(allow={})}, "NoLogins", id="logins taken away"),
+        pytest.param({"access": role(options={"requireSessionMFA": True})}, "SessionMFARequired", id="MFA put on"),
+    ],
+)
+async def test_roles_are_looked_at_again_at_every_issue(change: Any, reason: Any) -> None:
+    world = World()
+    authority = world.authority()
+    identity = await joined(authority)
+    assert await authority.issue(identity, request(), now=NOW)
+    world.known_roles = change
+    assert await refused(authority, identity) == reason
+
+
+# --- what is issued -----------------------------------------------------------------------------------------------
+
+
+async def test_identity_output_gets_both_certificates() -> None:
+    authority = World().authority()
+    issued = await authority.issue(await joined(authority), request(), now=NOW + timedelta(microseconds=999_999))
+    ssh_certificate, certificate = ssh_of(issued), x509_of(issued)
+    assert issued.not_before == NOW - BACKDATE
+    assert issued.not_after == issued.not_before + DAY
+    assert (certificate.not_valid_before_utc, certificate.not_valid_after_utc) == (issued.not_before, issued.not_after)
+    assert ssh_certificate.valid_after == issued.not_before.timestamp()
+    assert ssh_certificate.valid_before == issued.not_after.timestamp()
+    assert certificate.serial_number == ssh_certificate.serial == issued.serial
+    assert 0 < issued.serial < 2**63
+    assert certificate.public_key() == ssh_certificate.public_key() == subject_key().public_key()
+    assert issued.authorities == {Purpose.SSH_USER: ca(Purpose.SSH_USER).id, Purpose.IDENTITY: ca(Purpose.IDENTITY).id}
+    assert ssh_certificate.valid_principals == [b"deploy"]
+    assert set(ssh_certificate.extensions) == {b"permit-port-forwarding", b"permit-pty"}
+    assert not ssh_certificate.critical_options
+    assert not issued.ssh_certificate.endswith(b"\n")  # type: ignore[union-attr]
+    assert issued.grant.logins == (Origin(name="deploy", role="access", trait="logins"),)
+    assert (issued.lifetime.length, issued.lifetime.reduced_by) == (DAY, None)
+
+
+async def test_host_output_gets_the_granted_names_with_their_origin() -> None:
+    authority = World().authority()
+    names = ["web-2.node.example.test", "web-1.node.example.test"]
+    issued = await authority.issue(await joined(authority), request(HOST, hosts=names), now=NOW)
+    certificate = ssh_of(issued)
+    assert certificate.valid_principals == [b"web-1.node.example.test", b"web-2.node.example.test"]
+    assert not certificate.extensions
+    assert not certificate.critical_options
+    assert issued.x509_certificate is None
+    assert issued.grant.host_principals == tuple(Origin(name=name, role="access") for name in sorted(names))
+    assert issued.grant.logins == ()
+    assert issued.authorities == {Purpose.SSH_HOST: ca(Purpose.SSH_HOST).id}
+
+
+async def test_x509_alone_has_no_ssh_certificate() -> None:
+    authority = World().authority()
+    issued = await authority.issue(await joined(authority), request(frozenset({Purpose.IDENTITY})), now=NOW)
+    assert issued.ssh_certificate is None
+    assert x509_of(issued)
+
+
+async def test_options_of_the_roles_reach_the_certificate() -> None:
+    world = World()
+    options = {"forwardAgent": True, "portForwarding": False, "permitPTY": False, "sourceAddresses": ["10.0.0.0/8", "10.1.2.3"]}
+    world.known_roles = {"access": role(options=options)}
+    authority = world.authority()
+    certificate = ssh_of(await authority.issue(await joined(authority), request(), now=NOW))
+    assert set(certificate.extensions) == {b"permit-agent-forwarding"}
+    assert certificate.critical_options == {b"source-address": b"10.0.0.0/8,10.1.2.3/32"}
+
+
+async def test_serials_differ() -> None:
+    authority = World().authority()
+    identity = await joined(authority)
+    issued = [await authority.issue(identity, request(), now=NOW) for _ in range(5)]
+    assert len({each.serial for each in issued}) == 5
+
+
+@pytest.mark.parametrize(
+    ("purpose", "kind", "reason"),
+    [
+        pytest.param(Purpose.DATABASE, Invalid, "PurposeNotBuilt", id="databases"),
+        pytest.param(Purpose.KUBERNETES, Invalid, "PurposeNotBuilt", id="Kubernetes"),
+        pytest.param(Purpose.WORKLOAD, Invalid, "PurposeNotBuilt", id="workloads"),
+    ],
+)
+async def test_purposes_without_a_profile_are_refused(purpose: Any, kind: Any, reason: Any) -> None:
+    authority = World().authority()
+    identity = await joined(authority)
+    assert await refused(authority, identity, request(frozenset({purpose})), kind=kind) == reason
+    assert await refused(authority, identity, request(frozenset()), kind=Invalid) == "NoPurpose"
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        pytest.param(b"", "InvalidPublicKey", id="nothing"),
+        pytest.param(b"ssh-ed25519 AAAA", "InvalidPublicKey", id="a line of OpenSSH"),
+        pytest.param(ca(Purpose.IDENTITY).certificate, "InvalidPublicKey", id="a certificate"),
+    ],
+)
+async def test_public_keys_that_are_invalid(key: Any, reason: Any) -> None:
+    authority = World().authority()
+    assert await refused(authority, await joined(authority), request(key=key), kind=Invalid) == reason
+
+
+@pytest.mark.parametrize("purpose", BUILT)
+async def test_key_of_any_ca_is_never_certified(purpose: Any) -> None:
+    authority = World().authority()
+    wanted = request(key=der(ca(purpose).key.public_key))
+    assert await refused(authority, await joined(authority), wanted) == "PublicKeyOfCA"
+
+
+# --- the CAs ------------------------------------------------------------------------------------------------------
+
+
+async def test_ca_that_is_missing_or_ending_is_tried_again_later() -> None:
+    world = World()
+    authority = world.authority()
+    identity = await joined(authority)
+    authority.update(spec(), {Purpose.SSH_USER: (ca(Purpose.SSH_USER),)})
+    assert await refused(authority, identity, kind=Unavailable) == "CAMissing"
+    nearly = {purpose: (ending(ca(purpose), NOW + LAST_CALL - SECOND),) for purpose in BUILT}
+    authority.update(spec(), nearly)
+    assert await refused(authority, identity, kind=Unavailable) == "CAEnding"
+
+
+async def test_life_is_capped_by_the_ca_that_ends_first() -> None:
+    world = World()
+    authority = world.authority()
+    identity = await joined(authority)
+    short = all_generations() | {Purpose.SSH_USER: (ending(ca(Purpose.SSH_USER), NOW + 2 * HOUR),)}
+    authority.update(spec(), short)
+    issued = await authority.issue(identity, request(), now=NOW)
+    assert issued.not_after == NOW + 2 * HOUR
+    assert issued.lifetime.reduced_by == "the remaining life of the CA"
+
+
+async def test_update_takes_the_new_spec_and_keeps_who_has_joined() -> None:
+    authority = World().authority()
+    identity = await joined(authority)
+    authority.update(spec(maxTTL="1h"), all_generations())
+    assert (await authority.issue(identity, request(), now=NOW)).lifetime.reduced_by == "the authority's maxTTL (1h)"
+    authority.update(spec(requireSessionMFA=True), all_generations())
+    assert await refused(authority, identity) == "SessionMFARequired"
+
+
+def rotated(purpose: Any) -> Any:
+    def go(current: Any, now: Any) -> Any:
+        return advance(current, now, purpose=purpose, algorithm="ECDSA-P256", cluster_name=CLUSTER, rotation=ROTATION)
+
+    published = go(all_generations()[purpose], NOW + 2134 * HOUR)
+    taken_over = go(published, NOW + 2160 * HOUR)
+    return published, taken_over
+
+
+async def test_rotation_changes_who_signs_only_when_it_is_due() -> None:
+    authority = World().authority()
+    courses = {purpose: rotated(purpose) for purpose in BUILT}
+    for step, moment in ((0, NOW + 2134 * HOUR), (1, NOW + 2160 * HOUR)):
+        authority.update(spec(), {purpose: course[step] for purpose, course in courses.items()})
+        identity = await joined(authority, now=moment)
+        issued = await authority.issue(identity, request(), now=moment)
+        for purpose, signer in issued.authorities.items():
+            assert signer == courses[purpose][step][0].id
+            states = [anchor.state for anchor in authority.trust().of(purpose)]
+            assert states == [AnchorState.ACTIVE, (AnchorState.PREPARED, AnchorState.OLD)[step]]
+        first = authority.trust().of(Purpose.IDENTITY)[0]
+        x509_of(issued).verify_directly_issued_by(x509.load_pem_x509_certificate(first.public))
+
+
+def test_trust_bundle_is_in_order_whatever_comes_in() -> None:
+    authority = World().authority()
+    published, taken_over = rotated(Purpose.SSH_HOST)
+    shuffled = {
+        Purpose.IDENTITY: all_generations()[Purpose.IDENTITY],
+        Purpose.SSH_HOST: (replace(taken_over[1]), published[1], taken_over[0])[:1] + taken_over[:1],
+    }
+    authority.update(spec(), shuffled)
+    bundle = authority.trust()
+    assert bundle.cluster_name == CLUSTER
+    assert [(anchor.purpose, anchor.state.value) for anchor in bundle.anchors] == [
+        (Purpose.SSH_HOST, "Active"),
+        (Purpose.SSH_HOST, "Old"),
+        (Purpose.IDENTITY, "Active"),
+    ]
+    assert authority.trust() is bundle
+    assert all(b"PRIVATE" not in anchor.public for anchor in bundle.anchors)
+
+
+# --- properties ---------------------------------------------------------------------------------------------------
+
+LOGINS = st.sampled_from(["deploy", "root", "admin", "web", "db"])
+GLOBS = st.sampled_from(["root", "*", "d*", "?eb", "admin", "r?ot"])
+HOSTNAMES = st.sampled_from([f"{name}.node.example.test" for name in ("web", "db", "root", "db-1")])
+TTL = st.integers(5, 3000).map(lambda minutes: f"{minutes}m")
+
+
+@st.composite
+def worlds(draw: Any) -> Any:
+    def one(name: Any) -> Any:
+        return role(
+            name,
+            allow={
+                "logins": draw(st.lists(st.one_of(LOGINS, st.just("{{ internal.logins }}")), max_size=4)),
+                "hostPrincipals": draw(st.lists(st.sampled_from(["*", "*.node.example.test", "web*"]), max_size=2)),
+            },
+            deny={
+                "logins": draw(st.lists(GLOBS, max_size=2)),
+                "hostPrincipals": draw(st.lists(st.sampled_from(["db*", "*", "root.*", "?eb.*"]), max_size=1)),
+            },
+            options={"maxSessionTTL": draw(TTL)},
+        )
+
+    world = World()
+    world.known_roles = {name: one(name) for name in ("access", "second")}
+    world.bots = {
+        REF: bot(roles=["access", "second"], logins=draw(st.lists(LOGINS, max_size=3, unique=True)), maxSessionTTL=draw(TTL))
+    }
+    return world
+
+
+async def try_issue(world: Any, wanted: Any, not_after: Any, max_ttl: Any) -> Any:
+    authority = world.authority(maxTTL=max_ttl)
+    identity = await joined(authority)
+    authority.update(
+        authority.spec, {purpose: (ending(ca(purpose), not_after),) if purpose.is_ssh else (ca(purpose),) for purpose in BUILT}
+    )
+    try:
+        return await authority.issue(identity, wanted, now=NOW)
+    except MachinebotError:
+        return None
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    world=worlds(),
+    roles=st.sampled_from([(), ("access",), ("second",), ("access", "second")]),
+    hosts=st.lists(HOSTNAMES, min_size=1, max_size=2, unique=True),
+    for_host=st.booleans(),
+    lifetime=st.integers(-10, 200_000),
+    left=st.integers(-60, 200_000),
+    max_ttl=TTL,
+)
+def test_no_issue_breaks_a_rule(
+    *, world: Any, roles: Any, hosts: Any, for_host: Any, lifetime: Any, left: Any, max_ttl: Any
+) -> None:
+    """Deny wins over every role, no principal comes from nowhere, nothing outlives 24 hours, its limits or its CA."""
+    wanted = request(HOST if for_host else BOTH, roles=roles, hosts=hosts, lifetime=timedelta(seconds=lifetime))
+    not_after = NOW + timedelta(seconds=left)
+    issued = asyncio.run(try_issue(world, wanted, not_after, max_ttl))
+    if issued is None:
+        return
+    certificate = ssh_of(issued)
+    carried = [world.known_roles[name].spec for name in (roles or ("access", "second"))]
+    principals = [principal.decode() for principal in certificate.valid_principals]
+    assert principals
+    denied = [glob for each in carried for glob in (each.deny.host_principals if for_host else each.deny.logins)]
+    assert not [name for name in principals for glob in denied if fnmatchcase(name, glob)]
+    if for_host:
+        assert set(principals) == set(hosts)
+    else:
+        allowed = {login for each in carried for login in each.allow.logins}
+        assert set(principals) <= allowed | (set(world.bots[REF].spec.logins) if "{{ internal.logins }}" in allowed else set())
+    span = issued.not_after - issued.not_before
+    assert 5 * MINUTE <= span <= DAY
+    assert span == timedelta(seconds=certificate.valid_before - certificate.valid_after)
+    assert span <= timedelta(seconds=lifetime)
+    assert span <= min(each.options.max_lifetime for each in carried)
+    assert span <= world.bots[REF].spec.max_lifetime
+    assert issued.not_after <= not_after

@@ -1,0 +1,167 @@
+"""What an issue would give, and how it is refused."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from machinebot.authority.plan import Plan, plan
+from machinebot.errors import Denied, Invalid, MachinebotError
+from machinebot.policy.credential import Purpose, Wish
+from machinebot.policy.grants import Origin, SSHOptions
+from unit.authority.builders import BOTH, DAY, HOST, HOUR, MINUTE, NOW, bot, role, spec
+
+HOSTS = ("web-1.node.example.test",)
+
+
+def planned(purposes: Any = BOTH, hosts: Any = (), roles: Any = None, **fields: Any) -> Plan:
+    known = {each.metadata.name: each for each in (roles or [role()])}
+    given: dict[str, Any] = {
+        "spec": spec(),
+        "bot": bot(),
+        "wanted_roles": (),
+        "wish": Wish(purposes=frozenset(purposes), host_principals=tuple(hosts)),
+        "wished_lifetime": DAY,
+        "roles": known,
+        "ca_not_after": None,
+        "now": NOW,
+    }
+    return plan(**(given | fields))
+
+
+def refused(kind: type[MachinebotError], **fields: Any) -> MachinebotError:
+    with pytest.raises(kind) as caught:
+        planned(**fields)
+    return caught.value
+
+
+def test_identity_carries_logins_and_options_and_no_hosts() -> None:
+    result = planned()
+    assert result.grant.login_names == ("deploy",)
+    assert result.grant.logins == (Origin(name="deploy", role="access", trait="logins"),)
+    assert result.grant.ssh == SSHOptions(forward_agent=False, port_forwarding=True, permit_pty=True, source_addresses=())
+    assert result.host_principals == ()
+    assert (result.lifetime.length, result.lifetime.reduced_by) == (DAY, None)
+
+
+def test_host_carries_its_names_and_no_logins() -> None:
+    result = planned(HOST, HOSTS)
+    assert result.host_principals == (Origin(name=HOSTS[0], role="access"),)
+    assert result.grant.host_principals == result.host_principals
+    assert result.grant.logins == ()
+    assert not result.grant.ssh.permit_pty
+
+
+def test_x509_alone_needs_no_login() -> None:
+    result = planned({Purpose.IDENTITY}, bot=bot(logins=[]))
+    assert result.grant.logins == ()
+    assert result.grant.roles == ("access",)
+
+
+@pytest.mark.parametrize(
+    ("purposes", "hosts", "change"),
+    [
+        pytest.param(
+            BOTH, (), {"allow": {"logins": ["{{ internal.logins }}"], "hostPrincipals": ["x"]}}, id="hosts of an identity"
+        ),
+        pytest.param(BOTH, (), {"deny": {"hostPrincipals": ["x"]}}, id="denied hosts of an identity"),
+        pytest.param(
+            HOST, HOSTS, {"allow": {"logins": ["a", "b"], "hostPrincipals": ["*.node.example.test"]}}, id="logins of a host"
+        ),
+        pytest.param(HOST, HOSTS, {"options": {"forwardAgent": True}}, id="SSH options of a host"),
+        pytest.param(HOST, HOSTS, {"deny": {"hostPrincipals": ["other"]}}, id="denied hosts that were not asked for"),
+    ],
+)
+def test_what_the_credential_does_not_carry_does_not_change_the_plan(purposes: Any, hosts: Any, change: Any) -> None:
+    assert planned(purposes, hosts, roles=[role(**change)]) == planned(purposes, hosts)
+
+
+def test_plan_does_not_change_with_the_time() -> None:
+    assert planned(now=NOW) == planned(now=NOW + 300 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("fields", "hours", "by"),
+    [
+        pytest.param({"spec": spec(maxTTL="8h")}, 8, "the authority's maxTTL (8h)", id="authority"),
+        pytest.param({"bot": bot(maxSessionTTL="4h")}, 4, "the bot's maxSessionTTL (4h)", id="bot"),
+        pytest.param({"roles": [role(options={"maxSessionTTL": "2h"})]}, 2, "role access (maxSessionTTL 2h)", id="role"),
+        pytest.param({"wished_lifetime": 99 * HOUR}, 24, "the 24h maximum for machine credentials", id="wish above everything"),
+        pytest.param({"wished_lifetime": 3 * HOUR}, 3, None, id="wish"),
+        pytest.param(
+            {"spec": spec(maxTTL="8h"), "bot": bot(maxSessionTTL="9h"), "wished_lifetime": 10 * HOUR},
+            8,
+            "the authority's maxTTL (8h)",
+            id="the lowest names itself",
+        ),
+        pytest.param(
+            {"ca_not_after": NOW + 3 * HOUR - MINUTE}, 3, "the remaining life of the CA", id="CA, counted from notBefore"
+        ),
+        pytest.param({"ca_not_after": NOW + 90 * DAY}, 24, None, id="CA with a long life"),
+        pytest.param({"spec": spec(maxTTL="48h")}, 24, None, id="a stored maxTTL above 24h"),
+    ],
+)
+def test_lifetime_is_the_lowest_and_says_whose(fields: Any, hours: Any, by: Any) -> None:
+    result = planned(**fields)
+    assert (result.lifetime.length, result.lifetime.reduced_by) == (timedelta(hours=hours), by)
+
+
+def test_lifetime_that_a_ca_leaves_is_never_too_short() -> None:
+    assert refused(Denied, ca_not_after=NOW + MINUTE).reason == "LifetimeTooShort"
+    assert refused(Denied, ca_not_after=NOW - DAY).reason == "LifetimeTooShort"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param({"bot": bot({"deletion_timestamp": "2027-01-01T00:00:00Z"})}, "BotDeleting", id="bot being deleted"),
+        pytest.param({"bot": bot(logins=[])}, "NoLogins", id="no trait"),
+        pytest.param({"roles": [role(allow={})]}, "NoLogins", id="role allows none"),
+        pytest.param({"roles": [role(deny={"logins": ["dep*"]})]}, "NoLogins", id="all denied"),
+        pytest.param({"wanted_roles": ("other",)}, "RoleNotOfBot", id="a role that the bot lacks"),
+        pytest.param({"roles": [role("other")]}, "RoleNotFound", id="role missing"),
+        pytest.param({"roles": [role(namespaces=[])]}, "RoleNotForNamespace", id="role for nobody"),
+        pytest.param({"roles": [role(namespaces=["prod"])]}, "RoleNotForNamespace", id="role for another namespace"),
+        pytest.param({"roles": [role(options={"requireSessionMFA": True})]}, "SessionMFARequired", id="MFA by the role"),
+        pytest.param({"spec": spec(requireSessionMFA=True)}, "SessionMFARequired", id="MFA by the authority"),
+        pytest.param({"spec": spec(deviceTrustMode="required")}, "DeviceTrustRequired", id="Device Trust by the authority"),
+        pytest.param(
+            {"roles": [role(options={"deviceTrustMode": "required"})]}, "DeviceTrustRequired", id="Device Trust by the role"
+        ),
+        pytest.param({"purposes": HOST, "hosts": ["db.prod.test"]}, "PrincipalNotAllowed", id="host that no role allows"),
+        pytest.param(
+            {"purposes": HOST, "hosts": HOSTS, "roles": [role(deny={"hostPrincipals": ["web-*"]})]},
+            "PrincipalDenied",
+            id="host that a role denies",
+        ),
+    ],
+)
+def test_what_is_denied(fields: Any, reason: Any) -> None:
+    assert refused(Denied, **fields).reason == reason
+
+
+def test_no_logins_says_the_way_out() -> None:
+    message = refused(Denied, bot=bot(logins=[])).message
+    for word in ("'access'", "spec.logins", "{{ internal.logins }}", "role that states them"):
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param({"purposes": ()}, "NoPurpose", id="nothing wanted"),
+        pytest.param({"purposes": {Purpose.DATABASE}}, "PurposeNotBuilt", id="databases"),
+        pytest.param({"purposes": BOTH | {Purpose.WORKLOAD}}, "PurposeNotBuilt", id="one too many, not built"),
+        pytest.param({"purposes": {Purpose.SSH_USER, Purpose.SSH_HOST}, "hosts": HOSTS}, "TooManyPurposes", id="two for SSH"),
+        pytest.param({"purposes": HOST}, "NoPrincipals", id="host without a name"),
+        pytest.param({"purposes": HOST, "hosts": ["*.node.example.test"]}, "InvalidPrincipal", id="wildcard"),
+        pytest.param({"purposes": HOST, "hosts": ["WEB.node.example.test"]}, "InvalidPrincipal", id="capital letters"),
+        pytest.param(
+            {"purposes": HOST, "hosts": [f"h{number}.node.example.test" for number in range(257)]},
+            "TooManyPrincipals",
+            id="too many hosts",
+        ),
+    ],
+)
+def test_what_is_invalid(fields: Any, reason: Any) -> None:
+    assert refused(Invalid, **fields).reason == reason
