@@ -148,9 +148,7 @@ class Operator:
             namespace=self._settings.namespace,
             enqueue=self._enqueue,
         )
-        bots = BotReconciler(
-            client=client, world=world, joins=joins, authorities=self._authorities.get, events=events, clock=clock
-        )
+        bots = BotReconciler(client=client, world=world, joins=joins, authorities=self._authorities, events=events, clock=clock)
         return Term(
             client=client,
             world=world,

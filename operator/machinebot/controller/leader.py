@@ -139,7 +139,8 @@ class Leader:
             self._observed, self._observed_at = seen, self._monotonic()
         if record.holder in ("", self._identity):
             return True
-        return self._monotonic() - self._observed_at >= self._duration
+        # Its holder may have been started with a longer duration than we were: as in client-go, what it wrote holds.
+        return self._monotonic() - self._observed_at >= max(self._duration, record.seconds)
 
 
 def _now() -> str:

@@ -18,6 +18,9 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 LOOK_SECONDS: Final = 5.0
 """Longest time between two looks at the clock."""
 
+_SLACK: Final = 64
+"""Times that are no longer waited for and may stay in the heap, beside as many as there are others."""
+
 
 class WorkQueue(Generic[KeyT]):
     """A queue with de-duplication and delays, for one event loop."""
@@ -61,6 +64,11 @@ class WorkQueue(Generic[KeyT]):
         self._due[key] = moment
         self._count += 1
         heapq.heappush(self._heap, (moment, self._count, key))
+        if len(self._heap) > 2 * len(self._due) + _SLACK:
+            # Every sweep has each key worked on, and so leaves the hour of its renewal behind: hundreds a key in a day.
+            self._heap = [(due, number, name) for number, (name, due) in enumerate(self._due.items())]
+            heapq.heapify(self._heap)
+            self._count = len(self._heap)
         if self._heap[0][2] == key:
             self._sooner.set()
 

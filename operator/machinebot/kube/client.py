@@ -189,8 +189,8 @@ class ApiServer:
                 raise _error(response, await response.read())
             try:
                 async for line in response.content:
-                    yield from_json(line)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                    yield _object(line)
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: a line without an end
                 raise Unavailable("WatchEnded", f"the watch of {resource.plural} broke off: {type(error).__name__}") from error
 
     async def _request(
@@ -213,8 +213,7 @@ class ApiServer:
                 raise _no_answer(error) from error
             if response.status >= 300:  # noqa: PLR2004 - not a success
                 raise _error(response, data)
-            answer: Json = from_json(data)
-            return answer
+            return _object(data)
 
     @asynccontextmanager
     async def _response(
@@ -254,13 +253,26 @@ def _no_answer(error: Exception) -> Unavailable:
     return Unavailable("ApiServerAway", f"the API server does not answer: {type(error).__name__}")
 
 
+def _object(data: bytes) -> Json:
+    """A JSON object.
+
+    Raises:
+        Unavailable: It is something else: a proxy has answered, or the stream broke within a line.
+    """
+    try:
+        answer: Any = from_json(data)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unavailable("ApiServerAway", "what answered is no API server: it sent no JSON object")
+    return answer
+
+
 def _error(response: aiohttp.ClientResponse, data: bytes) -> MachinebotError:
     """The error for an answer that is no success, from the `metav1.Status` in it."""
     try:
-        status: Mapping[str, Any] = from_json(data)
-    except ValueError:
-        status = {}
-    if not isinstance(status, dict):
+        status: Mapping[str, Any] = _object(data)
+    except Unavailable:
         status = {}
     message = str(status.get("message") or response.reason or response.status)[:1024]
     match response.status:
@@ -269,14 +281,20 @@ def _error(response: aiohttp.ClientResponse, data: bytes) -> MachinebotError:
         case 409 | 410:
             return Conflict(str(status.get("reason") or "Conflict"), message)
         case 403:
-            causes = [cause.get("reason") for cause in (status.get("details") or {}).get("causes") or []]
-            return Denied("NamespaceTerminating" if "NamespaceTerminating" in causes else "Forbidden", message)
+            return Denied("NamespaceTerminating" if "NamespaceTerminating" in _causes(status) else "Forbidden", message)
         case 400 | 413 | 422:
             return Invalid("RefusedByApiServer", message)
         case _:
             return Unavailable("ApiServerAway", message, retry_after=_retry_after(response))
 
 
+def _causes(status: Mapping[str, Any]) -> list[object]:
+    """The reasons of the causes in a `metav1.Status`; none where it is something else."""
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return [cause.get("reason") for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []
+
+
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     text = response.headers.get("Retry-After", "")
-    return min(float(text), 300.0) if text.isdigit() else None
+    return min(float(text), 300.0) if text.isdecimal() else None

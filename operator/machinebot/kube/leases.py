@@ -15,12 +15,14 @@ class LeaseRecord:
         holder: Identity of the leader; empty where it was given up.
         renewed: renewTime as text; only compared for being the same, never read as a time (clocks differ).
         transitions: How often the leader changed.
+        seconds: leaseDurationSeconds: for how long its holder may be silent.
         resource_version: What a write must be decided on.
     """
 
     holder: str
     renewed: str
     transitions: int
+    seconds: int
     resource_version: str
 
 
@@ -73,5 +75,6 @@ def _record(body: Json) -> LeaseRecord:
         holder=str(spec.get("holderIdentity") or ""),
         renewed=str(spec.get("renewTime") or ""),
         transitions=int(spec.get("leaseTransitions") or 0),
+        seconds=int(spec.get("leaseDurationSeconds") or 0),
         resource_version=str(body["metadata"]["resourceVersion"]),
     )

@@ -89,7 +89,7 @@ def _public_key(name: str, text: bytes) -> bytes:
 def _certificate(name: str, text: bytes, public: bytes) -> Content:
     try:
         content, certified = _x509(text) if text.startswith(b"-----BEGIN") else _ssh(text)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm):  # OverflowError: an SSH certificate without an end
         raise Invalid("SecretDamaged", f"the key {name!r} of the Secret holds no certificate") from None
     if certified != public:
         raise Invalid("SecretDamaged", f"the private key in the Secret does not fit the certificate {name!r}")

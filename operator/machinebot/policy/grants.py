@@ -12,7 +12,7 @@ from machinebot.policy.lifetimes import Limit
 from machinebot.resources.authority import DeviceTrustMode, MachineAuthoritySpec
 from machinebot.resources.bot import LOGIN_PATTERN, MAX_LOGIN, MachineBotSpec
 from machinebot.resources.meta import format_duration
-from machinebot.resources.role import MachineRole, RoleOptions
+from machinebot.resources.role import MachineRole
 
 _NOT_IN_TRAITS: Final = re.compile(r"[{}*?]")
 """What would let the author of a bot write a template or a wildcard into a role."""
@@ -23,6 +23,12 @@ _HOST: Final = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$")
 
 MAX_NAMES: Final = 256
 """Most names of one kind in a credential: an SSH certificate with more is refused by OpenSSH (256 principals)."""
+
+MAX_EXPANDED: Final = 4096
+"""Most names that templates may give before denies are applied: several templates in one name multiply the values of a bot."""
+
+MAX_WARNINGS: Final = 16
+"""Most warnings that a status holds."""
 
 INTERNAL_TRAITS: Final = frozenset(
     {"logins", "kubernetes_users", "kubernetes_groups", "db_users", "db_names", "db_roles", "windows_logins"}
@@ -139,25 +145,23 @@ def grant(
     _check_cluster(authority)
     chosen = [_usable(name, roles, namespace) for name in select_roles(bot, wanted)]
     traits = traits_of(bot)
-    denied_logins = _denied((role.spec.deny.logins for role in chosen), traits)
-    logins = [
-        origin
-        for role in chosen
-        for origin in expand(role.spec.allow.logins, role.metadata.name, traits)
-        if not matches_any(denied_logins, origin.name)
-    ]
+    names = tuple(role.metadata.name for role in chosen)
+    denied_logins = _names(((role.metadata.name, role.spec.deny.logins) for role in chosen), traits)
+    allowed_logins = _expanded(((role.metadata.name, role.spec.allow.logins) for role in chosen), traits)
+    logins = [origin for origin in allowed_logins if not matches_any(denied_logins, origin.name)]
     for origin in logins:
         _check_login(origin)
     if len({origin.name for origin in logins}) > MAX_NAMES:
-        raise Invalid("TooManyLogins", f"the roles give more than {MAX_NAMES} logins: split them over several outputs")
+        raise Invalid(
+            "TooManyLogins",
+            f"the roles {_quoted(names)} give more than {MAX_NAMES} logins: split them over several outputs",
+        )
     return Grant(
-        roles=tuple(role.metadata.name for role in chosen),
+        roles=names,
         logins=_sorted(logins),
-        host_principals=_sorted(
-            origin for role in chosen for origin in expand(role.spec.allow.host_principals, role.metadata.name, traits)
-        ),
-        denied_host_principals=_denied((role.spec.deny.host_principals for role in chosen), traits),
-        ssh=_ssh_options([role.spec.options for role in chosen]),
+        host_principals=_sorted(_expanded(((role.metadata.name, role.spec.allow.host_principals) for role in chosen), traits)),
+        denied_host_principals=_names(((role.metadata.name, role.spec.deny.host_principals) for role in chosen), traits),
+        ssh=_ssh_options(chosen),
         limits=tuple(_limit(role) for role in chosen),
     )
 
@@ -188,8 +192,7 @@ def check_role(role: MachineRole) -> None:
     ):
         for _ in expand(patterns, role.metadata.name, {}):
             pass
-    for text in role.spec.options.source_addresses:
-        _network(text)
+    _networks(role)
 
 
 def host_principals(wanted: Sequence[str], granted: Grant) -> tuple[Origin, ...]:
@@ -226,7 +229,7 @@ def warnings(namespace: str, bot: MachineBotSpec, roles: Mapping[str, MachineRol
         "where that is not meant, use roles that state their names"
         for trait, names in sorted(reached.items())
         if len(names) > 1
-    )
+    )[:MAX_WARNINGS]
 
 
 def expand(patterns: Iterable[str], role: str, traits: Mapping[str, Sequence[str]]) -> Iterator[Origin]:
@@ -234,6 +237,7 @@ def expand(patterns: Iterable[str], role: str, traits: Mapping[str, Sequence[str
 
     Raises:
         Denied: A template names an internal trait that there is not.
+        Invalid: A value of the trait could be taken for a template or a wildcard.
     """
     for pattern in patterns:
         match = _PARTS.search(pattern)
@@ -252,8 +256,8 @@ def expand(patterns: Iterable[str], role: str, traits: Mapping[str, Sequence[str
             if _NOT_IN_TRAITS.search(value):
                 raise Invalid(
                     "InvalidTrait",
-                    f"a value of the trait {trait!r} holds one of the characters {{ }} * ?, which only roles may write: state "
-                    "each name in full",
+                    f"a value of the trait {trait!r}, which the role {role!r} uses, holds one of the characters {{ }} * ?, which "
+                    "only roles may write: state each name in full",
                 )
             for origin in expand((filled,), role, traits):
                 yield Origin(name=origin.name, role=role, trait=trait)
@@ -313,7 +317,8 @@ def _host_principal(name: str, granted: Grant) -> Origin:
         raise Invalid(
             "InvalidPrincipal", f"{name!r} is no host name: write one such as web-1.node.example.test, without wildcards"
         )
-    if matches_any(granted.denied_host_principals, name):
+    # Clients differ in whether they look at the case of a host name; a deny must hold for all of them.
+    if matches_any((pattern.lower() for pattern in granted.denied_host_principals), name.lower()):
         raise Denied("PrincipalDenied", f"a role denies the host name {name!r}; the roles are {_quoted(granted.roles)}")
     for origin in granted.host_principals:
         if matches_any((origin.name,), name):
@@ -325,8 +330,28 @@ def _host_principal(name: str, granted: Grant) -> Origin:
     )
 
 
-def _denied(lists: Iterable[Sequence[str]], traits: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    return tuple(sorted({origin.name for patterns in lists for origin in expand(patterns, "deny", traits)}))
+def _expanded(lists: Iterable[tuple[str, Sequence[str]]], traits: Mapping[str, Sequence[str]]) -> list[Origin]:
+    """Lists of patterns, each with the name of its role, filled in.
+
+    Raises:
+        Denied, Invalid: See `expand`.
+        Invalid: There are too many.
+    """
+    found: list[Origin] = []
+    for role, patterns in lists:
+        for origin in expand(patterns, role, traits):
+            found.append(origin)
+            if len(found) > MAX_EXPANDED:
+                raise Invalid(
+                    "TooManyNames",
+                    f"the templates of the role {role!r} and the traits of the bot give more than {MAX_EXPANDED} names: give the "
+                    "bot fewer values, or the role fewer templates in one name",
+                )
+    return found
+
+
+def _names(lists: Iterable[tuple[str, Sequence[str]]], traits: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    return tuple(sorted({origin.name for origin in _expanded(lists, traits)}))
 
 
 def _sorted(origins: Iterable[Origin]) -> tuple[Origin, ...]:
@@ -338,42 +363,49 @@ def _limit(role: MachineRole) -> Limit:
     return Limit(f"role {role.metadata.name} (maxSessionTTL {format_duration(length)})", length)
 
 
-def _ssh_options(options: Sequence[RoleOptions]) -> SSHOptions:
+def _ssh_options(chosen: Sequence[MachineRole]) -> SSHOptions:
+    options = [role.spec.options for role in chosen]
     return SSHOptions(
         forward_agent=all(option.forward_agent for option in options),
         port_forwarding=all(option.port_forwarding for option in options),
         permit_pty=all(option.permit_pty for option in options),
-        source_addresses=_common_networks([option.source_addresses for option in options if option.source_addresses]),
+        source_addresses=_common_networks([role for role in chosen if role.spec.options.source_addresses]),
     )
 
 
-def _common_networks(lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The addresses that every list allows, as CIDR networks; no lists means no restriction."""
-    if not lists:
+def _common_networks(restricting: Sequence[MachineRole]) -> tuple[str, ...]:
+    """The addresses that each of the roles allows, as CIDR networks; no role means no restriction."""
+    if not restricting:
         return ()
-    common = [_network(text) for text in lists[0]]
-    for texts in lists[1:]:
-        others = [_network(text) for text in texts]
-        common = [narrow for one in common for other in others if (narrow := _narrower(one, other)) is not None]
+    # Sets: every network is one that a role states, so that their number cannot multiply.
+    common = _networks(restricting[0])
+    for role in restricting[1:]:
+        others = _networks(role)
+        common = {narrow for one in common for other in others if (narrow := _narrower(one, other)) is not None}
     if not common:
         raise Denied(
             "NoSourceAddress",
-            "the roles' sourceAddresses have no network in common, so that the credential could be used from nowhere: use one "
-            "output for each role",
+            f"the sourceAddresses of the roles {_quoted(role.metadata.name for role in restricting)} have no network in common, "
+            "so that the credential could be used from nowhere: use one output for each role",
         )
-    return tuple(sorted({str(network) for network in common}))
+    return tuple(sorted(str(network) for network in common))
 
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def _network(text: str) -> _Network:
+def _networks(role: MachineRole) -> set[_Network]:
+    return {_network(text, role.metadata.name) for text in role.spec.options.source_addresses}
+
+
+def _network(text: str, role: str) -> _Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise Invalid(
             "InvalidSourceAddress",
-            f"sourceAddresses holds {text!r}, which is no network ({error}): write CIDR such as 10.0.0.0/8",
+            f"the sourceAddresses of the role {role!r} hold {text!r}, which is no network ({error}): write CIDR such as "
+            "10.0.0.0/8",
         ) from error
 
 

@@ -19,7 +19,8 @@ DEFAULT_REMAINDER: Final = 0.50
 """Part of the life that is left when a credential is replaced, unless the output says otherwise."""
 
 EARLIEST: Final = 0.10
-"""A credential is never replaced before this part of its life has gone, whatever renewBefore says: no hot loop."""
+"""A credential is never replaced before this part of its life after the issue has gone, whatever renewBefore says: no hot loop.
+The minute before the issue does not count: of a life of five minutes it is more than a part like this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,4 +106,5 @@ def renewal_time(
     else:
         remainder = life * DEFAULT_REMAINDER
     moment = not_after - remainder - life * JITTER * spread(uid)
-    return max(moment, not_before + life * EARLIEST).replace(microsecond=0)
+    backdated = min(BACKDATE, life / 2)  # half of it: what another program has made may live for less than two minutes
+    return max(moment, not_before + backdated + (life - backdated) * EARLIEST).replace(microsecond=0)

@@ -17,7 +17,7 @@ from machinebot.kube.client import KubeClient
 from machinebot.kube.events import EventRecorder, Subject
 from machinebot.kube.resources import AUTHORITY_LABEL
 from machinebot.kube.secrets import SecretStore, StoredSecret
-from machinebot.policy.credential import Purpose, TrustAnchor
+from machinebot.policy.credential import BotRef, Purpose, TrustAnchor
 from machinebot.reconcile.status import StatusWriter
 from machinebot.reconcile.world import Due, Entry, Key, Sort, World
 from machinebot.resources.authority import KIND, CAStatus, MachineAuthority, MachineAuthoritySpec, MachineAuthorityStatus
@@ -72,6 +72,11 @@ class Authorities:
             self._ready[name] = EmbeddedAuthority(name, spec, generations, self._world, self._reviews)
         else:
             known.update(spec, generations)
+
+    def forget(self, bot: BotRef) -> None:
+        """A bot is gone: its identities are refused from now on."""
+        for authority in self._ready.values():
+            authority.forget(bot)
 
     def remove(self, name: str) -> None:
         """An authority was deleted."""

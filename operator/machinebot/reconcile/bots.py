@@ -1,16 +1,15 @@
 """Brings one bot to Ready: its ServiceAccount is there, it has joined, and status says so."""
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
 
-from machinebot.authority.interface import Authority
 from machinebot.clock import Clock, rfc3339
 from machinebot.errors import Denied, Invalid, MachinebotError
 from machinebot.kube.client import KubeClient
 from machinebot.kube.events import EventRecorder, Subject
 from machinebot.policy import backoff, grants
 from machinebot.policy.credential import BotRef
+from machinebot.reconcile.authorities import Authorities
 from machinebot.reconcile.joins import BotJoins
 from machinebot.reconcile.status import StatusWriter
 from machinebot.reconcile.world import Entry, Key, World
@@ -29,7 +28,7 @@ class BotReconciler:
         client: KubeClient,
         world: World,
         joins: BotJoins,
-        authorities: Callable[[str], Authority],
+        authorities: Authorities,
         events: EventRecorder,
         clock: Clock,
     ) -> None:
@@ -51,6 +50,7 @@ class BotReconciler:
         entry, bot = self._world.entry(key), self._world.bot(ref)
         if entry is None or bot is None or bot.metadata.deletion_timestamp is not None:
             self._joins.forget(ref)
+            self._authorities.forget(ref)
             self._failures.pop(ref, None)
             self._world.lost_accounts.discard(ref)
             return None
@@ -64,7 +64,7 @@ class BotReconciler:
 
     async def _account(self, ref: BotRef, bot: MachineBot) -> ServiceAccountStatus:
         """The ServiceAccount that the bot is pinned to; joins where it has not, or where that account is gone."""
-        authority = self._authorities(bot.spec.authority)
+        authority = self._authorities.get(bot.spec.authority)
         grants.check_roles(ref.namespace, bot.spec, self._world.roles(), authority.spec)
         pinned, ready = bot.status.service_account, find_condition(bot.status.conditions, READY)
         lost = ref in self._world.lost_accounts

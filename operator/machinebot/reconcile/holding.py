@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from machinebot.clock import parse_rfc3339
 from machinebot.errors import Invalid
 from machinebot.kube.secrets import StoredSecret
@@ -32,7 +34,14 @@ OUTPUT_LABEL: Final = "machinebot.dev/output-uid"
 """Label on the Secret: UID of the output, for people who look for it with a selector."""
 
 MAX_ANNOTATION: Final = 4096
-"""Longest annotation of ours that is read back, bytes."""
+"""Longest annotation of ours that is read back, characters."""
+
+MAX_TEMPLATE: Final = 32 * 1024
+"""The same for `TEMPLATE`: the keys of 32 labels and 32 annotations have up to 317 characters each."""
+
+MAX_REASON: Final = 64
+MAX_FULFILLED: Final = 256
+"""Longest that status takes of what the annotations say; anything longer was written by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +147,8 @@ def from_secret(output: MachineOutput, secret: StoredSecret) -> Holding:
         uid=secret.uid,
         digest=digest,
         serial=str(content.serial),
-        fulfilled=notes.get(RENEWED_FOR),
-        reason=notes.get(REASON),
+        fulfilled=_short(notes.get(RENEWED_FOR), MAX_FULFILLED),
+        reason=_short(notes.get(REASON), MAX_REASON),
         secret=secret,
     )
 
@@ -151,10 +160,14 @@ def _damaged(secret: StoredSecret, digest: str, damage: str, notes: Mapping[str,
         version=secret.resource_version,
         uid=secret.uid,
         digest=digest,
-        fulfilled=notes.get(RENEWED_FOR),
-        reason=notes.get(REASON),
+        fulfilled=_short(notes.get(RENEWED_FOR), MAX_FULFILLED),
+        reason=_short(notes.get(REASON), MAX_REASON),
         secret=secret,
     )
+
+
+def _short(text: str | None, longest: int) -> str | None:
+    return text if text is not None and len(text) <= longest else None
 
 
 def annotations(
@@ -189,7 +202,7 @@ def labels(output: MachineOutput) -> dict[str, str]:
 def templated(secret: StoredSecret) -> tuple[frozenset[str], frozenset[str]]:
     """Names of the labels and annotations that we put on the Secret by the output's wish, so that they can be taken off."""
     try:
-        template: Any = json.loads(secret.annotations.get(TEMPLATE, "{}")[:MAX_ANNOTATION])
+        template: Any = from_json(secret.annotations.get(TEMPLATE, "{}")[:MAX_TEMPLATE])  # bounds the depth too
         return frozenset(map(str, template.get("labels", ()))), frozenset(map(str, template.get("annotations", ())))
     except (ValueError, AttributeError, TypeError):
         return frozenset(), frozenset()

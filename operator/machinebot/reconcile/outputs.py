@@ -320,11 +320,18 @@ class OutputReconciler:
         return await self._with.secrets.replace(bare, data, labels=labels, annotations=notes, owner=owner)
 
     async def _withdraw(self, output: MachineOutput, held: Holding) -> Holding:
-        """The bot was deleted: its credential goes too, once the API server itself has said that the bot is gone."""
+        """The bot was deleted: its credential goes too, once the API server itself has said that the bot is gone.
+
+        Raises:
+            Conflict: The bot is there after all, and was not seen yet; it is seen now.
+        """
+        bot = await self._with.client.get(BOTS, output.metadata.namespace, output.spec.bot)
+        if bot is not None:
+            for due in self._with.world.observe(BOTS, bot, gone=False):
+                self._with.enqueue(due)
+            raise Conflict("BotNotSeen", f"the MachineBot {output.spec.bot!r} was not seen yet")
         if held.credential is None:
             return held
-        if await self._with.client.get(BOTS, output.metadata.namespace, output.spec.bot) is not None:
-            raise Unavailable("BotNotSeen", f"the MachineBot {output.spec.bot!r} was not seen yet")
         secret = held.secret or await self._with.secrets.read(output.metadata.namespace, output.secret_name)
         if secret is not None:
             check_ours(output, secret)

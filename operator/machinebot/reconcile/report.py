@@ -14,7 +14,7 @@ from machinebot.kube.events import EventRecorder, Subject
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff, grants
 from machinebot.policy.decision import Cause, is_good
-from machinebot.policy.grants import Origin
+from machinebot.policy.grants import MAX_NAMES, Origin
 from machinebot.reconcile.holding import Holding, renew_at
 from machinebot.reconcile.status import StatusWriter
 from machinebot.reconcile.world import Entry, Key, World
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOT_COUNTED: Final = frozenset({"AuthorityNotReady", "BotNotSeen"})
+NOT_COUNTED: Final = frozenset({"AuthorityNotReady"})
 """Troubles that end by an event of their own, which brings the output back: no attempt, no back-off."""
 
 
@@ -261,4 +261,6 @@ def _granted(target: "Target") -> Granted:
 
 
 def _names(origins: tuple[Origin, ...]) -> tuple[GrantedName, ...]:
+    if len(origins) > MAX_NAMES:  # one trait in many roles: each name with the first of its origins
+        origins = tuple({origin.name: origin for origin in reversed(origins)}.values())[::-1]
     return tuple(GrantedName(name=origin.name, role=origin.role, trait=origin.trait) for origin in origins)

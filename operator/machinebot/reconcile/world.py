@@ -35,6 +35,9 @@ TOMBSTONES: Final = 4096
 COUNT_DELAY: Final = 2.0
 """Seconds before a bot's count of outputs is looked at: those applied together are counted once."""
 
+NEW_BOT_DELAY: Final = 0.5
+"""Seconds before a new bot is looked at by itself: what is applied with it is then counted in its first status."""
+
 
 class Sort(StrEnum):
     """What a key names."""
@@ -303,7 +306,7 @@ class World:
 
     def _concerned(self, sort: Sort, place: tuple[str, str], old: Entry | None, new: Entry | None) -> list[Due]:
         """The object itself; and where its spec changed, those whose outcome depends on it."""
-        concerned = [Due(Key(sort, *place))]
+        concerned = [Due(Key(sort, *place), NEW_BOT_DELAY if sort is Sort.BOT and old is None else 0.0)]
         if old is not None and new is not None and (old.uid, old.generation) == (new.uid, new.generation):
             return concerned
         match sort:

@@ -23,6 +23,14 @@ _TIMES: Final[tuple[tuple[str, str, Callable[[OutputFacts], str | None]], ...]] 
 """Name, help text, and where the time is found."""
 
 
+def _seconds(text: str | None) -> float | None:
+    """Seconds since 1970. None where a status that somebody else wrote holds no time: it must not take the others along."""
+    try:
+        return None if text is None else parse_rfc3339(text).timestamp()
+    except ValueError:
+        return None
+
+
 class ResourceCollector(Collector):
     """Gauges of every output and CA.
 
@@ -43,9 +51,9 @@ class ResourceCollector(Collector):
         for name, text, moment in _TIMES:
             family = GaugeMetricFamily(f"machinebot_output_{name}_timestamp_seconds", text, labels=("namespace", "name", "type"))
             for facts in self._outputs():
-                value = moment(facts)
+                value = _seconds(moment(facts))
                 if value is not None:
-                    family.add_metric((facts.namespace, facts.name, facts.type), parse_rfc3339(value).timestamp())
+                    family.add_metric((facts.namespace, facts.name, facts.type), value)
             yield family
         yield self._ready()
         yield self._authorities()

@@ -6,14 +6,15 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, SSHCertificate, load_ssh_public_identity
 
 from machinebot.authority.embedded import EmbeddedAuthority
 from machinebot.authority.generations import Generation
 from machinebot.authority.keys import CAKey, PublicKey
 from machinebot.authority.rotation import advance
-from machinebot.policy.credential import BotIdentity, BotRef, IssueRequest, Purpose, Wish
+from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, Purpose, Wish
 from machinebot.resources.authority import KeyAlgorithm, MachineAuthoritySpec, Rotation
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.role import MachineRole
@@ -141,3 +142,15 @@ def request(
 def ending(generation: Generation, not_after: datetime) -> Generation:
     """The generation with another end; an X.509 certificate keeps its own."""
     return replace(generation, not_after=not_after)
+
+
+def ssh_of(issued: Issued) -> SSHCertificate:
+    assert issued.ssh_certificate is not None
+    certificate = load_ssh_public_identity(issued.ssh_certificate)
+    assert isinstance(certificate, SSHCertificate)
+    return certificate
+
+
+def x509_of(issued: Issued) -> x509.Certificate:
+    assert issued.x509_certificate is not None
+    return x509.load_pem_x509_certificate(issued.x509_certificate)

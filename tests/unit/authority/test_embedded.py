@@ -1,32 +1,25 @@
 """The embedded authority: who joins, what is issued, and what never is."""
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from machinebot.authority.embedded import IDENTITY_LIFE, MAX_TOKEN
+from machinebot.authority.embedded import IDENTITY_LIFE
 from machinebot.authority.interface import REJOIN, Authority, Directory, TokenReviewer
 from machinebot.authority.rotation import LAST_CALL, advance
 from machinebot.errors import Denied, Invalid, MachinebotError, Unavailable
-from machinebot.policy.credential import AnchorState, BotRef, Issued, Purpose
+from machinebot.policy.credential import AnchorState, Purpose
 from machinebot.policy.grants import Origin
 from machinebot.policy.lifetimes import BACKDATE
 from unit.authority.builders import (
-    BOTH,
     BUILT,
     CLUSTER,
     DAY,
     HOST,
     HOUR,
-    MINUTE,
     NOW,
     REF,
     ROTATION,
@@ -40,22 +33,12 @@ from unit.authority.builders import (
     request,
     role,
     spec,
+    ssh_of,
     subject_key,
+    x509_of,
 )
 
 SECOND = timedelta(seconds=1)
-
-
-def ssh_of(issued: Issued) -> SSHCertificate:
-    assert issued.ssh_certificate is not None
-    certificate = load_ssh_public_identity(issued.ssh_certificate)
-    assert isinstance(certificate, SSHCertificate)
-    return certificate
-
-
-def x509_of(issued: Issued) -> x509.Certificate:
-    assert issued.x509_certificate is not None
-    return x509.load_pem_x509_certificate(issued.x509_certificate)
 
 
 def test_it_is_an_authority_and_the_world_is_what_it_needs() -> None:
@@ -66,120 +49,6 @@ def test_it_is_an_authority_and_the_world_is_what_it_needs() -> None:
     assert (authority.name, authority.spec.cluster_name) == ("default", CLUSTER)
     assert directory
     assert reviewer
-
-
-# --- join ---------------------------------------------------------------------------------------------------------
-
-
-async def test_join_gives_an_identity_for_an_hour() -> None:
-    world = World()
-    identity = await joined(world.authority())
-    assert world.reviews == [("good", CLUSTER)]
-    assert (identity.bot, identity.authority) == (REF, "default")
-    assert (identity.service_account.name, identity.service_account.uid) == ("machinebot-deployer", "sa-1")
-    assert (identity.joined_at, identity.expires_at) == (NOW, NOW + IDENTITY_LIFE)
-
-
-def moved(world: Any, **changes: Any) -> None:
-    for name, value in changes.items():
-        setattr(world, name, value)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason", "asked"),
-    [
-        pytest.param({"bots": {}}, "BotNotFound", False, id="no such bot"),
-        pytest.param({"bots": {REF: bot({"deletion_timestamp": "x"})}}, "BotDeleting", False, id="bot being deleted"),
-        pytest.param({"bots": {REF: bot(authority="other")}}, "WrongAuthority", False, id="bot of another authority"),
-        pytest.param({"bots": {REF: bot({"namespace": "prod"})}}, "BotNotFound", False, id="directory gives another namespace"),
-        pytest.param({"bots": {REF: bot({"name": "other"})}}, "BotNotFound", False, id="directory gives another name"),
-        pytest.param({"bots": {REF: bot(serviceAccountName="runner")}}, "WrongServiceAccount", True, id="another account"),
-        pytest.param(
-            {
-                "account": "system:serviceaccount:prod:machinebot-deployer",
-                "uids": {"system:serviceaccount:prod:machinebot-deployer": "sa-1"},
-            },
-            "WrongServiceAccount",
-            True,
-            id="account of the same name in another namespace",
-        ),
-        pytest.param(
-            {"uids": {"system:serviceaccount:ci:machinebot-deployer": "sa-2"}}, "ServiceAccountReplaced", True, id="UID"
-        ),
-    ],
-)
-async def test_join_is_denied(change: Any, reason: Any, asked: Any) -> None:
-    world = World()
-    authority = world.authority()
-    moved(world, **change)
-    with pytest.raises(Denied) as caught:
-        await joined(authority)
-    assert caught.value.reason == reason
-    assert bool(world.reviews) == asked
-
-
-@pytest.mark.parametrize("token", ["", "x" * (MAX_TOKEN + 1)], ids=["empty", "too long"])
-async def test_token_is_bounded_before_it_is_sent(token: Any) -> None:
-    world = World()
-    with pytest.raises(Denied) as caught:
-        await world.authority().join(REF, token, expected_uid="sa-1", now=NOW)
-    assert (caught.value.reason, world.reviews) == ("TokenNotAuthenticated", [])
-
-
-async def test_bad_token_is_denied_and_not_repeated() -> None:
-    with pytest.raises(Denied) as caught:
-        await World().authority().join(REF, "stolen-token", expected_uid="sa-1", now=NOW)
-    assert caught.value.reason == "TokenNotAuthenticated"
-    assert "stolen-token" not in str(caught.value)
-
-
-async def test_no_expected_uid_is_never_right() -> None:
-    world = World(uids={"system:serviceaccount:ci:machinebot-deployer": ""})
-    with pytest.raises(Denied):
-        await joined(world.authority(), uid="")
-    with pytest.raises(Denied) as caught:
-        await joined(World().authority(), uid="")
-    assert caught.value.reason == "ServiceAccountReplaced"
-
-
-async def test_api_server_that_is_away_is_not_a_denial() -> None:
-    world = World()
-
-    async def away(token: str, audience: str) -> Any:  # noqa: ARG001 - as the protocol has it
-        raise Unavailable("APIServerAway", "try again")
-
-    world.review = away  # type: ignore[method-assign]
-    with pytest.raises(Unavailable):
-        await joined(world.authority())
-
-
-async def test_bot_that_goes_while_the_api_server_is_asked_does_not_join() -> None:
-    world = World()
-    ask = world.review
-
-    async def slow(token: Any, audience: Any) -> Any:
-        world.bots.clear()
-        return await ask(token, audience)
-
-    world.review = slow  # type: ignore[method-assign]
-    with pytest.raises(Denied) as caught:
-        await joined(world.authority())
-    assert caught.value.reason == "BotNotFound"
-
-
-async def test_two_bots_may_share_a_service_account() -> None:
-    other = BotRef("ci", "other")
-    world = World()
-    world.bots = {
-        REF: bot(serviceAccountName="machinebot-deployer"),
-        other: bot({"name": "other", "uid": "bot-2"}, serviceAccountName="machinebot-deployer"),
-    }
-    authority = world.authority()
-    one = await joined(authority)
-    two = await authority.join(other, "good", expected_uid="sa-1", now=NOW)
-    assert one.service_account == two.service_account
-    assert ssh_of(await authority.issue(two, request(), now=NOW)).key_id == b"bot:ci:other"
-    assert ssh_of(await authority.issue(one, request(), now=NOW)).key_id == b"bot:ci:deployer"
 
 
 # --- identities at the issue --------------------------------------------------------------------------------------
@@ -467,86 +336,3 @@ def test_trust_bundle_is_in_order_whatever_comes_in() -> None:
     ]
     assert authority.trust() is bundle
     assert all(b"PRIVATE" not in anchor.public for anchor in bundle.anchors)
-
-
-# --- properties ---------------------------------------------------------------------------------------------------
-
-LOGINS = st.sampled_from(["deploy", "root", "admin", "web", "db"])
-GLOBS = st.sampled_from(["root", "*", "d*", "?eb", "admin", "r?ot"])
-HOSTNAMES = st.sampled_from([f"{name}.node.example.test" for name in ("web", "db", "root", "db-1")])
-TTL = st.integers(5, 3000).map(lambda minutes: f"{minutes}m")
-
-
-@st.composite
-def worlds(draw: Any) -> Any:
-    def one(name: Any) -> Any:
-        return role(
-            name,
-            allow={
-                "logins": draw(st.lists(st.one_of(LOGINS, st.just("{{ internal.logins }}")), max_size=4)),
-                "hostPrincipals": draw(st.lists(st.sampled_from(["*", "*.node.example.test", "web*"]), max_size=2)),
-            },
-            deny={
-                "logins": draw(st.lists(GLOBS, max_size=2)),
-                "hostPrincipals": draw(st.lists(st.sampled_from(["db*", "*", "root.*", "?eb.*"]), max_size=1)),
-            },
-            options={"maxSessionTTL": draw(TTL)},
-        )
-
-    world = World()
-    world.known_roles = {name: one(name) for name in ("access", "second")}
-    world.bots = {
-        REF: bot(roles=["access", "second"], logins=draw(st.lists(LOGINS, max_size=3, unique=True)), maxSessionTTL=draw(TTL))
-    }
-    return world
-
-
-async def try_issue(world: Any, wanted: Any, not_after: Any, max_ttl: Any) -> Any:
-    authority = world.authority(maxTTL=max_ttl)
-    identity = await joined(authority)
-    authority.update(
-        authority.spec, {purpose: (ending(ca(purpose), not_after),) if purpose.is_ssh else (ca(purpose),) for purpose in BUILT}
-    )
-    try:
-        return await authority.issue(identity, wanted, now=NOW)
-    except MachinebotError:
-        return None
-
-
-@settings(max_examples=120, deadline=None)
-@given(
-    world=worlds(),
-    roles=st.sampled_from([(), ("access",), ("second",), ("access", "second")]),
-    hosts=st.lists(HOSTNAMES, min_size=1, max_size=2, unique=True),
-    for_host=st.booleans(),
-    lifetime=st.integers(-10, 200_000),
-    left=st.integers(-60, 200_000),
-    max_ttl=TTL,
-)
-def test_no_issue_breaks_a_rule(
-    *, world: Any, roles: Any, hosts: Any, for_host: Any, lifetime: Any, left: Any, max_ttl: Any
-) -> None:
-    """Deny wins over every role, no principal comes from nowhere, nothing outlives 24 hours, its limits or its CA."""
-    wanted = request(HOST if for_host else BOTH, roles=roles, hosts=hosts, lifetime=timedelta(seconds=lifetime))
-    not_after = NOW + timedelta(seconds=left)
-    issued = asyncio.run(try_issue(world, wanted, not_after, max_ttl))
-    if issued is None:
-        return
-    certificate = ssh_of(issued)
-    carried = [world.known_roles[name].spec for name in (roles or ("access", "second"))]
-    principals = [principal.decode() for principal in certificate.valid_principals]
-    assert principals
-    denied = [glob for each in carried for glob in (each.deny.host_principals if for_host else each.deny.logins)]
-    assert not [name for name in principals for glob in denied if fnmatchcase(name, glob)]
-    if for_host:
-        assert set(principals) == set(hosts)
-    else:
-        allowed = {login for each in carried for login in each.allow.logins}
-        assert set(principals) <= allowed | (set(world.bots[REF].spec.logins) if "{{ internal.logins }}" in allowed else set())
-    span = issued.not_after - issued.not_before
-    assert 5 * MINUTE <= span <= DAY
-    assert span == timedelta(seconds=certificate.valid_before - certificate.valid_after)
-    assert span <= timedelta(seconds=lifetime)
-    assert span <= min(each.options.max_lifetime for each in carried)
-    assert span <= world.bots[REF].spec.max_lifetime
-    assert issued.not_after <= not_after

@@ -11,8 +11,8 @@ from machinebot.policy.credential import Purpose, Wish
 from machinebot.resources.meta import Model, written_as
 
 _HOST: Final = written_as(
-    r"^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$",
-    "must be a host name or address such as web-1.node.example.test, without wildcards; one entry for each",
+    r"^[a-z0-9]([a-z0-9.:_-]*[a-z0-9])?$",
+    "must be a host name or address in small letters, such as web-1.node.example.test, without wildcards; one entry for each",
 )
 
 
