@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,19 +16,20 @@ from machinebot.controller.fence import FencedClient
 from machinebot.controller.leader import Leader
 from machinebot.controller.queue import WorkQueue
 from machinebot.controller.term import Term
-from machinebot.errors import MachinebotError
+from machinebot.errors import LeadershipLost, MachinebotError
 from machinebot.kube.client import ApiServer, KubeClient, load_configuration
 from machinebot.kube.events import EventRecorder
 from machinebot.kube.leases import Leases
 from machinebot.kube.secrets import SecretStore
 from machinebot.kube.tokens import ServiceAccounts, TokenReviews
 from machinebot.metrics import Metrics
+from machinebot.policy.credential import TrustAnchor
 from machinebot.reconcile.authorities import Authorities, AuthorityReconciler
 from machinebot.reconcile.bots import BotReconciler
 from machinebot.reconcile.joins import BotJoins
 from machinebot.reconcile.outputs import OutputReconciler, OutputServices
 from machinebot.reconcile.roles import RoleReconciler
-from machinebot.reconcile.world import Due, Key, Sort, World
+from machinebot.reconcile.world import Due, Key, OutputFacts, Sort, World
 from machinebot.settings import OperatorSettings
 from machinebot.web.collector import ResourceCollector
 from machinebot.web.server import Server
@@ -39,6 +41,16 @@ SWEEPS_MISSED: Final = 3
 
 STOP_SECONDS: Final = 10.0
 """Longest time for what is under way when the process is asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What one term as a leader knows; each term begins with an empty one."""
+
+    world: World
+    authorities: Authorities
+    term: Term
+    begun: float
 
 
 class Operator:
@@ -55,7 +67,6 @@ class Operator:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._led_since = 0.0
         self._leader = Leader(
             Leases(client, settings.namespace, settings.lease_name),
             metrics,
@@ -64,19 +75,26 @@ class Operator:
             renew_deadline=settings.lease_renew_deadline,
             retry=settings.lease_retry,
         )
-        fenced = FencedClient(client, self._leader.check)
-        self._world = World()
-        self._queue: WorkQueue[Key] = WorkQueue(clock)
-        self._events = EventRecorder(fenced, metrics, instance=settings.identity)
-        self._authorities = Authorities(self._world, TokenReviews(fenced))
-        self._term = self._make_term(fenced)
-        metrics.registry.register(ResourceCollector(self._world.output_facts, self._authorities.anchors))
+        self._client = FencedClient(client, self._leader.check)
+        self._events = EventRecorder(self._client, metrics, instance=settings.identity)
+        self._picture: Picture | None = None
+        metrics.registry.register(ResourceCollector(self._output_facts, self._anchors))
         self._server = Server(metrics.registry, healthy=self.trouble, ready=lambda: None)
 
     @property
     def leads(self) -> bool:
         """Whether this replica leads."""
         return self._leader.leads
+
+    def trouble(self) -> str | None:
+        """What is wrong so that a restart would help, or None."""
+        picture = self._picture
+        if picture is None or not self._leader.leads:
+            return None
+        limit = SWEEPS_MISSED * self._settings.sweep_interval
+        if time.monotonic() - (picture.term.swept_at or picture.begun) > limit:
+            return f"no full look at the cluster has ended for {limit:.0f} s"
+        return None
 
     async def run(self, stop: asyncio.Event, started: Callable[[int], None] | None = None) -> None:
         """Serves, waits to lead, leads; until `stop` is set.
@@ -86,7 +104,7 @@ class Operator:
             started: Told the port that is served.
 
         Raises:
-            LeadershipLost: The Lease was lost: end the process and begin anew, as client-go's do.
+            ExceptionGroup: Something broke that only a new process mends.
         """
         port = await self._server.start(self._settings.listen_host, self._settings.listen_port)
         if started is not None:
@@ -101,11 +119,17 @@ class Operator:
             await self._end(work, stopping)
 
     async def _work(self) -> None:
-        await self._leader.acquire()
-        self._led_since = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._events.run(), name="events")
-            group.create_task(self._term.run(), name="term")
+        """Term after term: a Lease that was lost, because the API server was away, say, is waited for again."""
+        while True:
+            await self._leader.acquire()
+            self._picture = self._begin()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._events.run(), name="events")
+                    group.create_task(self._picture.term.run(), name="term")
+            except* LeadershipLost:
+                log.warning("leadership lost")
+            self._picture = None
 
     async def _end(self, work: asyncio.Task[None], stopping: asyncio.Task[bool]) -> None:
         stopping.cancel()
@@ -114,59 +138,61 @@ class Operator:
         await self._leader.release()
         await self._server.stop()
 
-    def trouble(self) -> str | None:
-        """What is wrong so that a restart would help, or None."""
-        if not self._leader.leads:
-            return None
-        limit = SWEEPS_MISSED * self._settings.sweep_interval
-        if time.monotonic() - max(self._term.swept_at or 0.0, self._led_since) > limit:
-            return f"no full look at the cluster has ended for {limit:.0f} s"
-        return None
-
-    def _make_term(self, client: KubeClient) -> Term:
-        world, clock, events, metrics = self._world, self._clock, self._events, self._metrics
-        secrets = SecretStore(client)
+    def _begin(self) -> Picture:
+        client, clock, events, metrics = self._client, self._clock, self._events, self._metrics
+        world, queue, secrets = World(), WorkQueue[Key](clock), SecretStore(client)
+        authorities = Authorities(world, TokenReviews(client))
         joins = BotJoins(ServiceAccounts(client), events, metrics, clock)
-        services = OutputServices(
+
+        def enqueue(due: Due) -> None:
+            queue.add_after(due.key, due.delay)
+
+        keeper = AuthorityReconciler(
             client=client,
             world=world,
             secrets=secrets,
-            joins=joins,
-            authorities=self._authorities.get,
-            events=events,
-            metrics=metrics,
-            clock=clock,
-            enqueue=self._enqueue,
-        )
-        authorities = AuthorityReconciler(
-            client=client,
-            world=world,
-            secrets=secrets,
-            authorities=self._authorities,
+            authorities=authorities,
             events=events,
             clock=clock,
             namespace=self._settings.namespace,
-            enqueue=self._enqueue,
+            enqueue=enqueue,
         )
-        bots = BotReconciler(client=client, world=world, joins=joins, authorities=self._authorities, events=events, clock=clock)
-        return Term(
+        bots = BotReconciler(client=client, world=world, joins=joins, authorities=authorities, events=events, clock=clock)
+        outputs = OutputReconciler(
+            OutputServices(
+                client=client,
+                world=world,
+                secrets=secrets,
+                joins=joins,
+                authorities=authorities.get,
+                events=events,
+                metrics=metrics,
+                clock=clock,
+                enqueue=enqueue,
+            )
+        )
+        term = Term(
             client=client,
             world=world,
-            queue=self._queue,
+            queue=queue,
             reconcilers={
-                Sort.AUTHORITY: authorities.reconcile,
+                Sort.AUTHORITY: keeper.reconcile,
                 Sort.ROLE: RoleReconciler(client, world, clock).reconcile,
                 Sort.BOT: bots.reconcile,
-                Sort.OUTPUT: OutputReconciler(services).reconcile,
+                Sort.OUTPUT: outputs.reconcile,
             },
             metrics=metrics,
             clock=clock,
             settings=self._settings,
             hold=self._leader.hold,
         )
+        return Picture(world=world, authorities=authorities, term=term, begun=time.monotonic())
 
-    def _enqueue(self, due: Due) -> None:
-        self._queue.add_after(due.key, due.delay)
+    def _output_facts(self) -> Iterator[OutputFacts]:
+        return iter(()) if self._picture is None else self._picture.world.output_facts()
+
+    def _anchors(self) -> Iterator[tuple[str, TrustAnchor]]:
+        return iter(()) if self._picture is None else self._picture.authorities.anchors()
 
 
 async def run_operator(settings: OperatorSettings) -> int:

@@ -3,13 +3,15 @@
 import logging
 import socket
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Final, cast, get_args
 
 import typer
 import uvloop
 
 from machinebot import __version__
 from machinebot.settings import LogFormat, OperatorSettings
+
+MAX_PORT: Final = 65535
 
 app = typer.Typer(
     name="machinebot", help="Machine identities on Kubernetes.", no_args_is_help=True, pretty_exceptions_show_locals=False
@@ -49,6 +51,7 @@ def operator(
     host, _, port = listen.rpartition(":")
     if (
         not port.isdecimal()
+        or int(port) > MAX_PORT
         or log_format not in get_args(LogFormat)
         or not isinstance(logging.getLevelName(log_level.upper()), int)
     ):

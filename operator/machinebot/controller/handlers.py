@@ -25,17 +25,24 @@ Observe = Callable[[Resource, Mapping[str, Any], bool], None]
 """Told of each object: its resource, its body, and whether it is gone."""
 
 
-def registry(observe: Observe) -> kopf.OperatorRegistry:
-    """Kopf's registry with one `on.event` handler a kind, and the log-in."""
+Knows = Callable[[Resource, Mapping[str, Any]], bool]
+"""Whether an object of that metadata was seen already: most events are the echo of our own writes."""
+
+
+def registry(observe: Observe, knows: Knows) -> kopf.OperatorRegistry:
+    """The handlers for kopf: one `on.event` a kind, and the log-in."""
     handlers = kopf.OperatorRegistry()
     for resource in (AUTHORITIES, ROLES, BOTS, OUTPUTS):
-        _register(handlers, resource, observe)
+        _register(handlers, resource, observe, knows)
     kopf.on.login(registry=handlers, id="login", errors=kopf.ErrorsMode.PERMANENT)(_login)
     return handlers
 
 
-def _register(handlers: kopf.OperatorRegistry, resource: Resource, observe: Observe) -> None:
-    @kopf.on.event(GROUP, VERSION, resource.plural, registry=handlers, id=resource.plural)
+def _register(handlers: kopf.OperatorRegistry, resource: Resource, observe: Observe, knows: Knows) -> None:
+    def is_news(event: kopf.RawEvent, **_: Any) -> bool:
+        return event["type"] == "DELETED" or not knows(resource, event["object"]["metadata"])
+
+    @kopf.on.event(GROUP, VERSION, resource.plural, registry=handlers, id=resource.plural, when=is_news)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         observe(resource, event["object"], event["type"] == "DELETED")
 
@@ -107,10 +114,10 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-async def watch(observe: Observe, namespaces: tuple[str, ...]) -> None:
+async def watch(observe: Observe, knows: Knows, namespaces: tuple[str, ...]) -> None:
     """Runs kopf until it ends, which it does only when something broke or it is cancelled."""
     await kopf.operator(
-        registry=registry(observe),
+        registry=registry(observe, knows),
         settings=settings(),
         clusterwide=not namespaces,
         namespaces=namespaces,

@@ -72,7 +72,7 @@ class Term:
                 "synced",
                 extra={sort.lower(): self._world.count(sort) for sort in Sort},
             )
-            group.create_task(handlers.watch(self._observe, self._settings.watch_namespaces), name="kopf")
+            group.create_task(handlers.watch(self._observe, self._world.knows, self._settings.watch_namespaces), name="kopf")
             for watch in self._metadata_watches():
                 group.create_task(watch.run(), name="metadata watch")
             group.create_task(self._queue.run(), name="queue")

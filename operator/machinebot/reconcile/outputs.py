@@ -384,11 +384,13 @@ def check_ours(output: MachineOutput, secret: StoredSecret) -> None:
     """
     if secret.managed and secret.owner_uid == output.metadata.uid and not secret.deleting:
         return
-    if secret.deleting or secret.managed:
+    if secret.deleting:
+        raise Denied("SecretTerminating", f"the Secret {secret.name!r} is being deleted; a new one is made then")
+    if secret.managed and secret.owner_uid is not None:
         raise Denied(
-            "SecretTerminating" if secret.deleting or secret.owner_uid is not None else "SecretConflict",
+            "SecretConflict",
             f"the Secret {secret.name!r} belongs to another output, or to an earlier one of this name and waits for the garbage "
-            "collector; choose another secret.name if it stays",
+            "collector: where it stays, choose another secret.name",
         )
     raise Denied(
         "SecretConflict",

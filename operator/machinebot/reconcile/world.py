@@ -215,6 +215,11 @@ class World:
             return self._remove(sort, place, metadata["uid"])
         return self._put(sort, place, body)
 
+    def knows(self, resource: Resource, metadata: Mapping[str, Any]) -> bool:
+        """Whether an object of ours, as its metadata tells it, was seen already in this version or a later one."""
+        entry = self._entries[_SORTS[resource]].get((metadata.get("namespace", ""), metadata["name"]))
+        return entry is not None and entry.uid == metadata["uid"] and not _is_newer(metadata["resourceVersion"], entry.version)
+
     def remember(self, key: Key, body: Mapping[str, Any]) -> None:
         """Takes in the answer to our own write: it concerns nobody."""
         self._put(key.sort, (key.namespace, key.name), body)
