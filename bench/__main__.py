@@ -114,7 +114,7 @@ class Bench:
         self.say("API writes for each output (Secret, status)", f"{own:.3f}", "2", met=own <= 2)
         bots = (written.get("serviceaccounts", 0) + written.get("machinebots/status", 0)) / pairs
         self.say("API writes for each new bot (ServiceAccount, status)", f"{bots:.3f}", "2", met=bots <= 2)
-        looks = self._metric('machinebot_reconcile_seconds_count{kind="MachineOutput"}') / pairs
+        looks = self.metric('machinebot_reconcile_seconds_count{kind="MachineOutput"}') / pairs
         self.say("looks at each output", f"{looks:.2f}")
         self.say("Events for each output", f"{written.get('events', 0) / pairs:.3f}", "<= 1")
 
@@ -136,7 +136,7 @@ class Bench:
         before = api_writes(self.cluster)
         begun = time.monotonic()
         self.operator.start()
-        await wait_until(lambda: self._metric("machinebot_leader") == 1 and self._looked_at(total))
+        await wait_until(lambda: self.metric("machinebot_leader") == 1 and self._looked_at(total))
         seconds, cpu = time.monotonic() - begun, cpu_seconds(self.operator.pid)
         await self._settled()
         written = difference(before, api_writes(self.cluster))
@@ -176,9 +176,10 @@ class Bench:
             await asyncio.sleep(3)
 
     def _looked_at(self, total: int) -> bool:
-        return self._metric('machinebot_reconcile_seconds_count{kind="MachineOutput"}') >= total
+        return self.metric('machinebot_reconcile_seconds_count{kind="MachineOutput"}') >= total
 
-    def _metric(self, name: str) -> float:
+    def metric(self, name: str) -> float:
+        """One sample of the operator's metrics; 0 where it is not there or does not answer."""
         try:
             metrics = self.operator.metrics()
         except OSError:
@@ -193,12 +194,13 @@ async def run(pairs: int, full: int, directory: Path) -> bool:
         client = ApiServer(configuration, Metrics(CollectorRegistry()), timeout=60)
         cluster.kubectl("create", "namespace", load.NAMESPACE)
         release = install_chart(cluster, VALUES)
-        with OperatorProcess.from_release(release, directory) as operator:
+        bench = Bench(cluster, client, OperatorProcess.from_release(release, directory))
+        print(f"floor: the raw limits of this API server in this run, {load.AT_ONCE} requests at a time")
+        for what, value in (await load.raw_limits(client, 2000)).items():
+            bench.say(what, f"{value:.0f}/s")
+        with bench.operator as operator:
             operator.wait_ready()
-            bench = Bench(cluster, client, operator)
-            print(f"floor: the raw limits of this API server in this run, {load.AT_ONCE} requests at a time")
-            for what, value in (await load.raw_limits(client, 2000)).items():
-                bench.say(what, f"{value:.0f}/s")
+            await wait_until(lambda: bench.metric("machinebot_leader") == 1)
             await bench.follower.start()
             print("operator")
             await bench.issue(pairs)

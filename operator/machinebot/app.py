@@ -1,7 +1,6 @@
 """The one place that puts the parts together."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -61,12 +60,22 @@ class Operator:
         client: The API server.
         metrics: Its metrics.
         clock: Its clock.
+        take_signals: Called each time that kopf has taken the process's signals, to take them back.
     """
 
-    def __init__(self, settings: OperatorSettings, client: KubeClient, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        client: KubeClient,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        take_signals: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self._take_signals = take_signals
         self._leader = Leader(
             Leases(client, settings.namespace, settings.lease_name),
             metrics,
@@ -185,6 +194,7 @@ class Operator:
             clock=clock,
             settings=self._settings,
             hold=self._leader.hold,
+            take_signals=self._take_signals,
         )
         return Picture(world=world, authorities=authorities, term=term, begun=time.monotonic())
 
@@ -202,8 +212,15 @@ async def run_operator(settings: OperatorSettings) -> int:
     configuration = await load_configuration(Path(kubeconfig) if kubeconfig else None)
     client = ApiServer(configuration, metrics, timeout=settings.request_timeout)
     stop = asyncio.Event()
-    operator = Operator(settings, client, metrics, SystemClock())
-    guard = asyncio.create_task(_keep_signals(stop), name="signals")
+
+    def take_signals() -> None:
+        """SIGTERM and SIGINT end us gracefully."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+
+    take_signals()
+    operator = Operator(settings, client, metrics, SystemClock(), take_signals=take_signals)
     code = 0
     try:
         await operator.run(stop)
@@ -211,18 +228,6 @@ async def run_operator(settings: OperatorSettings) -> int:
         log.error("stopped", extra={"detail": "; ".join(map(str, broken.exceptions))})  # noqa: TRY400 - no traceback
         code = 1
     finally:
-        guard.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await guard
         await client.close()
     log.info("ended", extra={"code": code})
     return code
-
-
-async def _keep_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT end us gracefully. kopf takes them for itself when it starts; so they are taken back."""
-    loop = asyncio.get_running_loop()
-    while True:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await asyncio.sleep(1)

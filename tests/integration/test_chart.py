@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_lint_finds_nothing():
+def test_lint_finds_nothing() -> None:
     run_helm(["lint", "--strict", str(CHART), "--set=authority.clusterName=example.test"])
 
 
-def test_the_api_server_takes_what_any_values_make(release: Release):
+def test_the_api_server_takes_what_any_values_make(release: Release) -> None:
     for title, values in VARIANTS.items():
         objects = template_chart(values, namespace="team-b")
         content = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
@@ -173,12 +174,12 @@ def test_the_api_server_takes_what_any_values_make(release: Release):
         pytest.param({"operator": {"leaseDuration": 1}}, "/operator/leaseDuration", id="lease too short"),
     ],
 )
-def test_wrong_values_are_refused_with_their_place(values: dict[str, Any], message: str):
+def test_wrong_values_are_refused_with_their_place(values: dict[str, Any], message: str) -> None:
     with pytest.raises(HelmError, match=re.escape(message)):
         template_chart(values)
 
 
-def test_every_value_is_described_and_every_description_has_a_default():
+def test_every_value_is_described_and_every_description_has_a_default() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
 
@@ -197,7 +198,7 @@ def test_every_value_is_described_and_every_description_has_a_default():
 # --- the pods -----------------------------------------------------------------------------------------------------
 
 
-def test_pods_keep_to_the_restricted_standard(release: Release):
+def test_pods_keep_to_the_restricted_standard(release: Release) -> None:
     """The API server's own Pod Security admission judges a pod of the template."""
     cluster = release.cluster
     cluster.kubectl("label", "namespace", "team-b", "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
@@ -210,7 +211,7 @@ def test_pods_keep_to_the_restricted_standard(release: Release):
         cluster.kubectl("create", "--dry-run=server", "--filename=-", input=json.dumps(pod))
 
 
-def test_pods_spread_survive_drains_and_write_nothing():
+def test_pods_spread_survive_drains_and_write_nothing() -> None:
     objects = template_chart()
     deployment = find(objects, "Deployment", "machinebot", NAMESPACE)["spec"]
     spec = pod_spec(objects)
@@ -229,7 +230,7 @@ def test_pods_spread_survive_drains_and_write_nothing():
     assert service["ports"][0]["targetPort"] == container["ports"][0]["name"]
 
 
-def test_the_image_is_the_charts_version_unless_told_otherwise():
+def test_the_image_is_the_charts_version_unless_told_otherwise() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     digest = "sha256:" + 64 * "a"
     given = {
@@ -246,7 +247,7 @@ def test_the_image_is_the_charts_version_unless_told_otherwise():
 # --- what is installed --------------------------------------------------------------------------------------------
 
 
-def test_install_makes_authority_role_and_policies(release: Release):
+def test_install_makes_authority_role_and_policies(release: Release) -> None:
     cluster = release.cluster
     authority = get(cluster, "machineauthority", "default")
     assert authority["spec"]["clusterName"] == "example.test"
@@ -259,7 +260,7 @@ def test_install_makes_authority_role_and_policies(release: Release):
     assert {tuple(binding["spec"]["validationActions"]) for binding in bindings.values()} == {("Deny",)}
 
 
-def test_the_type_checker_has_nothing_to_say_about_the_policies(release: Release):
+def test_the_type_checker_has_nothing_to_say_about_the_policies(release: Release) -> None:
     def checked() -> dict[str, Any]:
         items = get(release.cluster, "validatingadmissionpolicies")["items"]
         statuses = {entry["metadata"]["name"]: entry.get("status", {}) for entry in items}
@@ -269,7 +270,7 @@ def test_the_type_checker_has_nothing_to_say_about_the_policies(release: Release
     assert {name: check for name, check in checked().items() if check} == {}
 
 
-def test_the_policies_look_at_every_role_that_a_bot_may_have():
+def test_the_policies_look_at_every_role_that_a_bot_may_have() -> None:
     crd = yaml.safe_load((ROOT / "crds" / "machinebot.dev_machinebots.yaml").read_text())
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     most = schema["properties"]["spec"]["properties"]["roles"]["maxItems"]
@@ -280,7 +281,7 @@ def test_the_policies_look_at_every_role_that_a_bot_may_have():
     assert f"size(object.spec.roles) <= {most}" in expressions
 
 
-def test_the_notes_can_be_followed(release: Release):
+def test_the_notes_can_be_followed(release: Release) -> None:
     cluster = release.cluster
     notes = run_helm(["get", "notes", release.name, f"--namespace={release.namespace}"], environment=cluster.env)
     blocks = re.findall(r"apply -f - <<EOF\n(.*?)\n +EOF", notes, flags=re.DOTALL)
@@ -290,7 +291,7 @@ def test_the_notes_can_be_followed(release: Release):
         cluster.kubectl(*command, input=textwrap.dedent(block))
 
 
-def test_the_crds_are_those_of_the_repository():
+def test_the_crds_are_those_of_the_repository() -> None:
     chart = {path.name: path.read_bytes() for path in sorted((CHART / "crds").iterdir())}
     assert chart == {path.name: path.read_bytes() for path in sorted((ROOT / "crds").iterdir())}
     assert chart
@@ -299,7 +300,7 @@ def test_the_crds_are_those_of_the_repository():
 # --- upgrade and removal ------------------------------------------------------------------------------------------
 
 
-def test_upgrade_takes_new_values_to_the_objects_that_are_there(fresh_release: Release):
+def test_upgrade_takes_new_values_to_the_objects_that_are_there(fresh_release: Release) -> None:
     cluster = fresh_release.cluster
     before = get(cluster, "machineauthority", "default")
     fresh_release.upgrade({"replicas": 3, "authority": {"maxTTL": "8h"}, "role": {"access": {"namespaces": ["ci"]}}})
@@ -312,7 +313,7 @@ def test_upgrade_takes_new_values_to_the_objects_that_are_there(fresh_release: R
         fresh_release.upgrade({"authority": {"clusterName": "other.test"}})
 
 
-def test_upgrade_of_the_crds_is_one_command(fresh_release: Release, tmp_path: Path):
+def test_upgrade_of_the_crds_is_one_command(fresh_release: Release, tmp_path: Path) -> None:
     """helm upgrade leaves CRDs as they are; what docs/install.md says instead changes them."""
     cluster = fresh_release.cluster
     chart = tmp_path / "machinebot"
@@ -333,7 +334,7 @@ def test_upgrade_of_the_crds_is_one_command(fresh_release: Release, tmp_path: Pa
     assert short_names() == ["mbot", "newer"]
 
 
-def test_uninstall_keeps_what_people_made_and_a_new_install_finds_it(fresh_release: Release):
+def test_uninstall_keeps_what_people_made_and_a_new_install_finds_it(fresh_release: Release) -> None:
     cluster = fresh_release.cluster
     bot = {"apiVersion": "machinebot.dev/v1alpha1", "kind": "MachineBot", "metadata": {"name": "deployer", "namespace": "ci"}}
     cluster.kubectl("create", "--filename=-", input=json.dumps({**bot, "spec": {"roles": ["access"]}}))
@@ -403,7 +404,7 @@ def review(user: str, rule: Rule, namespace: str, name: str) -> dict[str, Any]:
     return {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
 
 
-def test_the_operator_may_do_this_everywhere_and_no_more(release: Release):
+def test_the_operator_may_do_this_everywhere_and_no_more(release: Release) -> None:
     cluster, user = release.cluster, release.operator_user
     everywhere = CLUSTER_RIGHTS | TENANT_RIGHTS
     for namespace in ("", "ci", "kube-system", NAMESPACE):
@@ -413,7 +414,7 @@ def test_the_operator_may_do_this_everywhere_and_no_more(release: Release):
     assert granted(cluster, user, LEASE_RIGHTS, "kube-system", "machinebot") == set()
 
 
-def test_with_watched_namespaces_it_may_do_nothing_in_others(fresh_release: Release):
+def test_with_watched_namespaces_it_may_do_nothing_in_others(fresh_release: Release) -> None:
     cluster, user = fresh_release.cluster, fresh_release.operator_user
     fresh_release.upgrade({"watchNamespaces": ["ci", "team-a"]})
     everything = CLUSTER_RIGHTS | TENANT_RIGHTS | NEVER
@@ -432,7 +433,7 @@ def test_with_watched_namespaces_it_may_do_nothing_in_others(fresh_release: Rele
 
 
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["ci"]}], ids=["everywhere", "watched namespaces"])
-def test_no_rule_of_the_operator_is_missing_from_the_tables_above(values: dict[str, Any]):
+def test_no_rule_of_the_operator_is_missing_from_the_tables_above(values: dict[str, Any]) -> None:
     roles = [entry for entry in template_chart(values) if entry["kind"] in ("ClusterRole", "Role")]
     stated = {
         (verb, group, resource)
@@ -446,7 +447,11 @@ def test_no_rule_of_the_operator_is_missing_from_the_tables_above(values: dict[s
     assert stated == CLUSTER_RIGHTS | TENANT_RIGHTS | LEASE_RIGHTS
 
 
-def test_bots_and_outputs_belong_to_view_and_edit_and_nothing_else_does(release: Release):
+def has_exactly(cluster: ControlPlane, user: str, expected: set[Rule]) -> bool:
+    return granted(cluster, user, expected, "team-a") == expected
+
+
+def test_bots_and_outputs_belong_to_view_and_edit_and_nothing_else_does(release: Release) -> None:
     cluster = release.cluster
     read = rows("get list watch", OURS, "machinebots machineoutputs")
     write = read | rows("create update patch delete deletecollection", OURS, "machinebots machineoutputs")
@@ -458,9 +463,7 @@ def test_bots_and_outputs_belong_to_view_and_edit_and_nothing_else_does(release:
     }
     for role, expected in {"view": read, "edit": write, "admin": write}.items():
         cluster.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "--namespace=team-a")
-        eventually(
-            lambda role=role, expected=expected: granted(cluster, role, expected, "team-a") == expected, f"{role} is aggregated"
-        )
+        eventually(partial(has_exactly, cluster, role, expected), f"{role} is aggregated")
         assert granted(cluster, role, everything, "team-a") == expected
         cluster.kubectl("delete", "rolebinding", role, "--namespace=team-a")
 
@@ -491,7 +494,7 @@ def stand_in(release: Release, tmp_path: Path) -> Iterator[OperatorProcess]:
         yield process
 
 
-def test_the_process_is_started_as_the_kubelet_would(release: Release, stand_in: OperatorProcess):
+def test_the_process_is_started_as_the_kubelet_would(release: Release, stand_in: OperatorProcess) -> None:
     command, arguments = json.loads(stand_in.get("/arguments")[1])
     assert command == "operator"
     assert arguments == {
@@ -512,7 +515,7 @@ def test_the_process_is_started_as_the_kubelet_would(release: Release, stand_in:
     assert json.loads(whoami)["status"]["userInfo"]["username"] == release.operator_user
 
 
-def test_the_process_ends_and_comes_back_on_the_same_port(stand_in: OperatorProcess):
+def test_the_process_ends_and_comes_back_on_the_same_port(stand_in: OperatorProcess) -> None:
     first, url = stand_in.pid, stand_in.url
     stand_in.kill9()
     assert not stand_in.running
@@ -526,7 +529,7 @@ def test_the_process_ends_and_comes_back_on_the_same_port(stand_in: OperatorProc
     assert stand_in.stop() == -15
 
 
-def test_a_paused_process_is_silent_and_goes_on(stand_in: OperatorProcess, monkeypatch: pytest.MonkeyPatch):
+def test_a_paused_process_is_silent_and_goes_on(stand_in: OperatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.operator.REQUEST_SECONDS", 0.2)
     stand_in.pause()
     with pytest.raises(OSError, match="timed out"):
@@ -535,7 +538,7 @@ def test_a_paused_process_is_silent_and_goes_on(stand_in: OperatorProcess, monke
     stand_in.wait_ready()
 
 
-def test_a_process_that_dies_is_told_with_its_log(release: Release, tmp_path: Path):
+def test_a_process_that_dies_is_told_with_its_log(release: Release, tmp_path: Path) -> None:
     program = (sys.executable, "-c", "raise SystemExit('no such luck')")
     with OperatorProcess.from_release(release, tmp_path, program=program) as process:
         with pytest.raises(ProgramError, match=r"(?s)exit code 1.*no such luck"):
@@ -555,11 +558,11 @@ def test_a_process_that_dies_is_told_with_its_log(release: Release, tmp_path: Pa
         pytest.param("$A ${A} $(A", "$A ${A} $(A", id="no reference"),
     ],
 )
-def test_references_are_expanded_as_the_kubelet_does_it(text: str, expected: str):
+def test_references_are_expanded_as_the_kubelet_does_it(text: str, expected: str) -> None:
     assert expand(text, {"A": "1", "B": "2"}) == expected
 
 
-def test_fields_that_need_a_kubelet_are_refused():
+def test_fields_that_need_a_kubelet_are_refused() -> None:
     deployment = find(template_chart(), "Deployment", "machinebot", NAMESPACE)
     for source in ({"fieldRef": {"fieldPath": "spec.nodeName"}}, {"secretKeyRef": {"name": "a", "key": "b"}}):
         container = deployment["spec"]["template"]["spec"]["containers"][0]
@@ -568,7 +571,7 @@ def test_fields_that_need_a_kubelet_are_refused():
             resolve(deployment, pod_name="a")
 
 
-def test_flags_are_replaced_in_both_forms():
+def test_flags_are_replaced_in_both_forms() -> None:
     assert with_flag(["a", "--b=1", "--c", "2", "--bb=3"], "--b", "9") == ("a", "--c", "2", "--bb=3", "--b=9")
     assert with_flag(["a", "--c", "2", "d"], "--c", "9") == ("a", "d", "--c=9")
     assert parse_metrics('a{b="x"} 1\n') == {'a{b="x"}': 1.0}
@@ -584,7 +587,7 @@ def dockerfile() -> list[tuple[str, str]]:
     return [(instruction, arguments) for instruction, arguments in lines]
 
 
-def test_the_image_runs_the_operator_as_an_ordinary_user():
+def test_the_image_runs_the_operator_as_an_ordinary_user() -> None:
     instructions = dockerfile()
     stages = [place for place, (instruction, _) in enumerate(instructions) if instruction == "FROM"]
     final = dict(instructions[stages[-1] :])
@@ -595,7 +598,7 @@ def test_the_image_runs_the_operator_as_an_ordinary_user():
     assert not [arguments for instruction, arguments in instructions[stages[-1] :] if instruction in ("RUN", "ADD")]
 
 
-def test_the_image_is_made_of_pinned_things():
+def test_the_image_is_made_of_pinned_things() -> None:
     instructions = dockerfile()
     bases = [arguments.split()[0] for instruction, arguments in instructions if instruction == "FROM"]
     assert all(re.fullmatch(r"python:3\.\d+-slim-[a-z]+", base) for base in bases)
@@ -607,7 +610,7 @@ def test_the_image_is_made_of_pinned_things():
 
 
 @pytest.mark.parametrize("page", ["install.md", "security.md"])
-def test_the_examples_in_the_pages_are_right(release: Release, page: str):
+def test_the_examples_in_the_pages_are_right(release: Release, page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     blocks = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     documents = [document for block in blocks for document in yaml.safe_load_all(block)]

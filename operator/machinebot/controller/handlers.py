@@ -1,5 +1,6 @@
 """kopf's part: it watches our kinds and hands on what it sees. The handlers note and enqueue; nothing else."""
 
+import asyncio
 import dataclasses
 import datetime as dt
 import logging
@@ -9,6 +10,7 @@ from typing import Any, Final
 import kopf
 from typing_extensions import override
 
+from machinebot.errors import Unavailable
 from machinebot.kube.resources import AUTHORITIES, BOTS, OUTPUTS, ROLES, Resource
 from machinebot.resources.meta import GROUP, VERSION
 
@@ -114,12 +116,27 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-async def watch(observe: Observe, knows: Knows, namespaces: tuple[str, ...]) -> None:
-    """Runs kopf until it ends, which it does only when something broke or it is cancelled."""
-    await kopf.operator(
+async def watch(observe: Observe, knows: Knows, namespaces: tuple[str, ...], *, spawned: Callable[[], None]) -> None:
+    """Runs kopf until it is cancelled.
+
+    Args:
+        observe: Told of each object.
+        knows: Which events are no news.
+        namespaces: Namespaces that are served; empty for all.
+        spawned: Called as soon as kopf has taken SIGTERM and SIGINT for itself, before it can get one: they are to be taken
+            back, since kopf's end is not ours.
+
+    Raises:
+        Unavailable: kopf ended by itself: nobody would watch our kinds any more.
+    """
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry(observe, knows),
         settings=settings(),
         clusterwide=not namespaces,
         namespaces=namespaces,
         standalone=True,
     )
+    spawned()
+    await kopf.run_tasks(tasks, ignored=others)
+    raise Unavailable("WatchEnded", "kopf has ended, and nothing watches any more: stopping, so that a new process begins anew")

@@ -35,6 +35,7 @@ class Term:
         clock: Clock,
         settings: OperatorSettings,
         hold: Callable[[], Coroutine[Any, Any, None]],
+        take_signals: Callable[[], None],
     ) -> None:
         self._client = client
         self._world = world
@@ -44,6 +45,7 @@ class Term:
         self._clock = clock
         self._settings = settings
         self._hold = hold
+        self._take_signals = take_signals
         self._sweep: Sweep | None = None
 
     @property
@@ -72,7 +74,7 @@ class Term:
                 "synced",
                 extra={sort.lower(): self._world.count(sort) for sort in Sort},
             )
-            group.create_task(handlers.watch(self._observe, self._world.knows, self._settings.watch_namespaces), name="kopf")
+            group.create_task(self._kopf(), name="kopf")
             for watch in self._metadata_watches():
                 group.create_task(watch.run(), name="metadata watch")
             group.create_task(self._queue.run(), name="queue")
@@ -83,6 +85,10 @@ class Term:
     def enqueue(self, due: Due) -> None:
         """Has an object looked at."""
         self._queue.add_after(due.key, due.delay)
+
+    async def _kopf(self) -> None:
+        namespaces = self._settings.watch_namespaces
+        await handlers.watch(self._observe, self._world.knows, namespaces, spawned=self._take_signals)
 
     async def _authorities_first(self) -> None:
         """Loads the authorities before anything else is decided, so that no output is told that there is none."""

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 import aiohttp
+import yaml
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
@@ -104,7 +106,7 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
             await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
         else:
             config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError) as error:
+    except (config.ConfigException, OSError, TypeError, AttributeError, yaml.YAMLError) as error:  # or a file of another shape
         raise Invalid(
             "NoCluster", f"no way to the API server ({error}): run in a pod with a ServiceAccount, or set KUBECONFIG"
         ) from error
@@ -190,7 +192,7 @@ class ApiServer:
             try:
                 async for line in response.content:
                     yield _object(line)
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: a line without an end
+            except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:  # the second: an endless line
                 raise Unavailable("WatchEnded", f"the watch of {resource.plural} broke off: {type(error).__name__}") from error
 
     async def _request(

@@ -12,7 +12,7 @@ from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.kube.client import KubeClient
 from machinebot.kube.events import EventRecorder
-from machinebot.kube.resources import BOTS
+from machinebot.kube.resources import BOTS, SELECTOR
 from machinebot.kube.secrets import Owner, SecretStore, StoredSecret
 from machinebot.metrics import Metrics
 from machinebot.outputs import inspect
@@ -28,6 +28,7 @@ from machinebot.reconcile.joins import BotJoins
 from machinebot.reconcile.report import Outcome, Reporter
 from machinebot.reconcile.world import Due, Key, SecretEntry, Sort, World
 from machinebot.resources.bot import MachineBot
+from machinebot.resources.meta import READY, find_condition
 from machinebot.resources.output import KIND, RENEW_ANNOTATION
 
 log = logging.getLogger(__name__)
@@ -124,9 +125,9 @@ class OutputReconciler:
             return await self._refuse(key, version, output, held, refusal)
         except Unavailable as trouble:
             return await self._report.trouble(key, version, output, held, trouble)
-        await self._tidy(output)
         cause = self._why(target, held, now)
         if cause is None:
+            await self._tidy(output)
             return await self._report.settled(target, held)
         waiting = self._report.waits(output, now)
         if waiting is not None:
@@ -143,12 +144,16 @@ class OutputReconciler:
         """
         namespace, name = output.metadata.namespace, output.secret_name
         known = self._with.world.secret(namespace, name)
-        if known is None and output.status.secret is None:
+        if known is None and output.status.secret is None and not _was_in_the_way(output):
             return NOTHING
         if known is not None and known.owner_uid == output.metadata.uid:
-            held = holding.from_status(output, known.version, known.uid) or self._seen.get((namespace, name))
-            if held is not None and held.version == known.version:
-                return held
+            told = holding.from_status(output, known.version, known.uid)
+            if told is not None:
+                self._seen.pop((namespace, name), None)
+                return told
+            seen = self._seen.get((namespace, name))
+            if seen is not None and seen.version == known.version:
+                return seen
         return await self._read(output)
 
     async def _read(self, output: MachineOutput) -> Holding:
@@ -236,7 +241,10 @@ class OutputReconciler:
             return await self._refuse(target.key, target.version, output, held, error)
         metrics.issues.labels(output.type.name, cause.reason, "success").inc()
         self._seen[output.metadata.namespace, output.secret_name] = stored
-        return await self._report.issued(target, stored, cause)
+        await self._tidy(output)
+        again = await self._report.issued(target, stored, cause)
+        self._seen.pop((output.metadata.namespace, output.secret_name), None)  # status tells it from now on
+        return again
 
     async def _mint(self, target: Target, held: Holding, cause: Cause) -> Holding:
         """A new key, its certificates, checked, and stored in one write."""
@@ -342,7 +350,7 @@ class OutputReconciler:
         return NOTHING
 
     async def _tidy(self, output: MachineOutput) -> None:
-        """Deletes the Secret of an earlier name, where it is still ours."""
+        """Deletes the Secret of an earlier name, where it is still ours, now that the one of the new name is stored."""
         earlier = output.status.secret
         if earlier is None or earlier.name == output.secret_name:
             return
@@ -392,10 +400,22 @@ def check_ours(output: MachineOutput, secret: StoredSecret) -> None:
             f"the Secret {secret.name!r} belongs to another output, or to an earlier one of this name and waits for the garbage "
             "collector: where it stays, choose another secret.name",
         )
+    if secret.owner_uid == output.metadata.uid:
+        raise Denied(
+            "SecretConflict",
+            f"the Secret {secret.name!r} lost the label {SELECTOR}, without which the operator touches no Secret: put it back, "
+            "or delete the Secret",
+        )
     raise Denied(
         "SecretConflict",
         f"the Secret {secret.name!r} exists and is not this output's: choose another secret.name, or delete the Secret",
     )
+
+
+def _was_in_the_way(output: MachineOutput) -> bool:
+    """Whether a Secret that is not ours had the name at the last look: then it is read before anything is signed again."""
+    ready = find_condition(output.status.conditions, READY)
+    return ready is not None and ready.reason in ("SecretConflict", "SecretTerminating")
 
 
 def _entry(secret: StoredSecret) -> SecretEntry:

@@ -97,7 +97,7 @@ class Reporter:
 
     async def refused(self, key: Key, version: str, output: MachineOutput, held: Holding, outcome: Outcome) -> None:
         """The output cannot be fulfilled as it stands; what is in the Secret is left there until it ends."""
-        status = output.status if held.credential is not None else _emptied(output.status)
+        status = output.status if held.credential is not None else _emptied(output)
         conditions = without_condition(status.conditions, RENEWING)
         conditions = self._condition(conditions, output, READY, "False", outcome.reason, outcome.message)
         new = status.model_copy(
@@ -250,9 +250,11 @@ def _secret_status(output: MachineOutput, held: Holding) -> SecretStatus:
     return SecretStatus(name=output.secret_name, resource_version=held.version, digest=held.digest)
 
 
-def _emptied(status: MachineOutputStatus) -> MachineOutputStatus:
-    """Status without a credential."""
-    return MachineOutputStatus(observed_generation=status.observed_generation, conditions=status.conditions)
+def _emptied(output: MachineOutput) -> MachineOutputStatus:
+    """Status without a credential. A Secret of an earlier name is remembered: it must still be deleted."""
+    status = output.status
+    earlier = status.secret if status.secret is not None and status.secret.name != output.secret_name else None
+    return MachineOutputStatus(observed_generation=status.observed_generation, conditions=status.conditions, secret=earlier)
 
 
 def _granted(target: "Target") -> Granted:
