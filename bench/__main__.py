@@ -95,12 +95,14 @@ class Bench:
 
     async def issue(self, pairs: int) -> None:
         """Many bots with one output each, applied at once, to all Ready."""
-        before, cpu = api_writes(self.cluster), cpu_seconds(self.operator.pid)
+        before, (user, system) = api_writes(self.cluster), cpu_seconds(self.operator.pid)
         begun = time.monotonic()
         await load.apply_pairs(self.client, [f"bot-{number}" for number in range(pairs)])
         applied = time.monotonic() - begun
         await self.follower.wait(pairs, DEADLINE)
-        seconds, cpu = time.monotonic() - begun, cpu_seconds(self.operator.pid) - cpu
+        seconds, after = time.monotonic() - begun, cpu_seconds(self.operator.pid)
+        user, system = after[0] - user, after[1] - system
+        cpu = user + system
         await self._settled()
         written = difference(before, api_writes(self.cluster))
         self.say(
@@ -109,7 +111,12 @@ class Bench:
             ">= 100/s",
             met=pairs / seconds >= 100,
         )
-        self.say("operator's CPU for each output", f"{1000 * cpu / pairs:.2f} ms", "<= 6 ms", met=1000 * cpu / pairs <= 6)
+        self.say(
+            f"operator's CPU for each output (user {1000 * user / pairs:.2f}, system {1000 * system / pairs:.2f})",
+            f"{1000 * cpu / pairs:.2f} ms",
+            "<= 6 ms",
+            met=1000 * cpu / pairs <= 6,
+        )
         own = (written.get("secrets", 0) + written.get("machineoutputs/status", 0)) / pairs
         self.say("API writes for each output (Secret, status)", f"{own:.3f}", "2", met=own <= 2)
         bots = (written.get("serviceaccounts", 0) + written.get("machinebots/status", 0)) / pairs
@@ -137,7 +144,7 @@ class Bench:
         begun = time.monotonic()
         self.operator.start()
         await wait_until(lambda: self.metric("machinebot_leader") == 1 and self._looked_at(total))
-        seconds, cpu = time.monotonic() - begun, cpu_seconds(self.operator.pid)
+        seconds, cpu = time.monotonic() - begun, sum(cpu_seconds(self.operator.pid))
         await self._settled()
         written = difference(before, api_writes(self.cluster))
         writes = sum(count for name, count in written.items() if name != "leases")
@@ -200,7 +207,7 @@ async def run(pairs: int, full: int, directory: Path) -> bool:
             bench.say(what, f"{value:.0f}/s")
         with bench.operator as operator:
             operator.wait_ready()
-            await wait_until(lambda: bench.metric("machinebot_leader") == 1)
+            cluster.kubectl("wait", "machineauthority", "default", "--for=condition=Ready", "--timeout=60s")
             await bench.follower.start()
             print("operator")
             await bench.issue(pairs)

@@ -1,6 +1,7 @@
 """The one place that puts the parts together."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -37,6 +38,10 @@ log = logging.getLogger(__name__)
 
 SWEEPS_MISSED: Final = 3
 """`/healthz` fails when so many sweeps in a row did not happen."""
+
+GC_THRESHOLDS: Final = (20_000, 20, 50)
+"""Allocations before a young collection, and collections before an older one. Python's (700, 10, 10) look through all that is
+kept of 10,000 outputs again and again, though little of it is ever in a cycle: 10 % of the CPU."""
 
 STOP_SECONDS: Final = 10.0
 """Longest time for what is under way when the process is asked to stop."""
@@ -207,6 +212,8 @@ class Operator:
 
 async def run_operator(settings: OperatorSettings) -> int:
     """Runs one operator process until it is asked to stop; returns its exit code."""
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     kubeconfig = os.environ.get("KUBECONFIG")
     metrics = Metrics()
     configuration = await load_configuration(Path(kubeconfig) if kubeconfig else None)

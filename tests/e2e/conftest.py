@@ -5,21 +5,26 @@ from collections.abc import Iterator
 import pytest
 
 from controlplane.cluster import ControlPlane, start_control_plane
+from e2e.support.objects import EVERYWHERE, create, role
 from workbench.chart import Release, install_chart
 from workbench.operator import OperatorProcess
 
 
-@pytest.fixture(scope="module")
-def own_plane() -> Iterator[ControlPlane]:
-    """A control plane of the module's own, with an audit log of writes: for tests that break something, or change what all share."""
+@pytest.fixture(scope="session")
+def rough_plane() -> Iterator[ControlPlane]:
+    """A second control plane of the session, with an audit log of writes: for tests that kill, pause and stop its parts, or change
+    what the chart has made.
+    """
     with start_control_plane(audit_log=True) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def own_release(own_plane: ControlPlane) -> Release:
-    """The chart on it."""
-    return install_chart(own_plane)
+@pytest.fixture(scope="session")
+def rough_release(rough_plane: ControlPlane) -> Release:
+    """The chart on it, and the role `everywhere` for every namespace; no operator runs."""
+    release = install_chart(rough_plane)
+    create(rough_plane, role(EVERYWHERE, ["*"]))
+    return release
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,9 @@ def work(cluster: ControlPlane, operator: OperatorProcess, namespace: str) -> No
     host["spec"]["sshHost"] = {"principals": ["web-1.example.test"]}
     create(cluster, *things, host)
     wait_ready(cluster, namespace, *(f"machineoutput/{name}" for name in ("identity", "renamed", "gone", "host")))
-    eventually("the refusal", lambda: condition(get(cluster, "machineoutput", namespace, "wrong")).get("reason") == "RoleNotFound")
+    eventually(
+        "the refusal", lambda: condition(get(cluster, "machineoutput", namespace, "wrong")).get("reason") == "RoleNotFound"
+    )
 
     cluster.kubectl("annotate", "machineoutput", "identity", f"{RENEW}=1", f"--namespace={namespace}")
     rename = '--patch={"spec":{"secret":{"name":"second"}}}'

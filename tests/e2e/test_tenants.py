@@ -117,9 +117,7 @@ def test_a_role_without_the_right_to_give_it_is_refused_by_name(tenant: Tenant):
     assert f"{tenant.user} may not give a bot the role {tenant.others}" in reason
     assert "impersonate" in reason
     patch = json.dumps({"spec": {"roles": [tenant.role, tenant.others]}})
-    reason = tenant.refused(
-        "patch", "machinebot", "good", "--type=merge", f"--patch={patch}", f"--namespace={tenant.namespace}"
-    )
+    reason = tenant.refused("patch", "machinebot", "good", "--type=merge", f"--patch={patch}", f"--namespace={tenant.namespace}")
     assert tenant.others in reason
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from controlplane.cluster import ControlPlane
 from e2e.support.audit import AuditTail
-from e2e.support.objects import RENEW, bot, create, get, is_ready, items, names, output
+from e2e.support.objects import EVERYWHERE, RENEW, bot, create, get, is_ready, items, names, output
 from e2e.support.whole import check_whole
 from support.waiting import eventually
 from workbench.chart import Release
@@ -46,12 +46,12 @@ def start_pair(release: Release, directory: Path, flags: dict[str, str] | None =
 
 
 @pytest.fixture
-def started(own_release: Release, tmp_path: Path) -> Iterator[Callable[..., Pair]]:
+def started(rough_release: Release, tmp_path: Path) -> Iterator[Callable[..., Pair]]:
     """Starts a pair; at the end they stop, so that the Lease is given up."""
     pairs: list[OperatorProcess] = []
 
     def start(flags: dict[str, str] | None = None) -> Pair:
-        pairs.extend(start_pair(own_release, tmp_path, flags))
+        pairs.extend(start_pair(rough_release, tmp_path, flags))
         return pairs
 
     yield start
@@ -63,10 +63,10 @@ def started(own_release: Release, tmp_path: Path) -> Iterator[Callable[..., Pair
 
 
 @pytest.fixture
-def place(own_plane: ControlPlane) -> str:
+def place(rough_plane: ControlPlane) -> str:
     """A namespace of the test's own."""
     name = f"t-{secrets.token_hex(4)}"
-    own_plane.kubectl("create", "namespace", name)
+    rough_plane.kubectl("create", "namespace", name)
     return name
 
 
@@ -87,7 +87,7 @@ def holder(release: Release) -> str:
 
 
 def apply_many(cluster: ControlPlane, namespace: str, count: int) -> None:
-    bots = [bot(namespace, f"b-{number}", "access") for number in range(count // PER_BOT)]
+    bots = [bot(namespace, f"b-{number}", EVERYWHERE) for number in range(count // PER_BOT)]
     create(cluster, *bots, *(output(namespace, f"o-{number}", f"b-{number // PER_BOT}") for number in range(count)))
 
 
@@ -108,26 +108,26 @@ def wait_woken(process: OperatorProcess) -> None:
     eventually("the old leader has ended or stands by", lambda: not process.running or not leads(process))
 
 
-def test_exactly_one_leads_and_gives_its_lease_up_when_it_is_asked_to_stop(own_release: Release, started: Callable[..., Pair]):
+def test_exactly_one_leads_and_gives_its_lease_up_when_it_is_asked_to_stop(rough_release: Release, started: Callable[..., Pair]):
     """The other one leads within a try or two then, not after the lease's whole length."""
     pair = started()
     leader, standby = leader_of(pair)
-    assert holder(own_release) == leader.name
+    assert holder(rough_release) == leader.name
     assert standby.get("/healthz")[0] == standby.get("/readyz")[0] == 200
     assert leader.stop() == 0
     begun = time.monotonic()
     eventually("the standby leads", lambda: leads(standby), interval=0.02)
     assert time.monotonic() - begun < GIVEN_UP_SECONDS
-    assert holder(own_release) == standby.name
+    assert holder(rough_release) == standby.name
 
 
 def test_a_killed_leader_is_replaced_and_the_work_goes_on(
-    own_plane: ControlPlane, own_release: Release, started: Callable[..., Pair], place: str
+    rough_plane: ControlPlane, rough_release: Release, started: Callable[..., Pair], place: str
 ):
     pair = started()
     leader, standby = leader_of(pair)
-    audit = AuditTail(own_plane)
-    apply_many(own_plane, place, 60)
+    audit = AuditTail(rough_plane)
+    apply_many(rough_plane, place, 60)
     eventually("some are made", lambda: audit.count(place, "create") >= 10, interval=0.002)
     killed = time.monotonic()
     leader.kill9()
@@ -135,26 +135,26 @@ def test_a_killed_leader_is_replaced_and_the_work_goes_on(
     took = time.monotonic() - killed
     print(f"taken over in {took:.1f} s")
     assert took < TAKE_OVER_SECONDS
-    assert holder(own_release) == standby.name
-    create(own_plane, output(place, "later", "b-0"))
-    eventually("all are Ready", lambda: ready(own_plane, place) == 61, interval=0.3)
-    all_whole(own_plane, place)
+    assert holder(rough_release) == standby.name
+    create(rough_plane, output(place, "later", "b-0"))
+    eventually("all are Ready", lambda: ready(rough_plane, place) == 61, interval=0.3)
+    all_whole(rough_plane, place)
     assert audit.odd(place, Counter(create=1)) == {}
 
 
 @pytest.mark.parametrize("rotating", [pytest.param(False, id="issuing"), pytest.param(True, id="rotating")])
 def test_a_leader_that_hangs_past_its_lease_and_wakes_up_stores_nothing_twice(
-    own_plane: ControlPlane, started: Callable[..., Pair], place: str, rotating: bool
+    rough_plane: ControlPlane, started: Callable[..., Pair], place: str, rotating: bool
 ):
     pair = started(QUICK)
     leader, standby = leader_of(pair)
-    audit = AuditTail(own_plane)
-    apply_many(own_plane, place, OUTPUTS)
+    audit = AuditTail(rough_plane)
+    apply_many(rough_plane, place, OUTPUTS)
     verb = "create"
     if rotating:
-        eventually("all are Ready", lambda: ready(own_plane, place) == OUTPUTS, interval=0.3)
+        eventually("all are Ready", lambda: ready(rough_plane, place) == OUTPUTS, interval=0.3)
         verb = "update"
-        own_plane.kubectl("annotate", "machineoutputs", "--all", f"{RENEW}=once", f"--namespace={place}")
+        rough_plane.kubectl("annotate", "machineoutputs", "--all", f"{RENEW}=once", f"--namespace={place}")
     eventually("the work has begun", lambda: audit.count(place, verb) >= PAUSED_AT * OUTPUTS, interval=0.002)
     leader.pause()
     done = audit.count(place, verb)
@@ -162,17 +162,17 @@ def test_a_leader_that_hangs_past_its_lease_and_wakes_up_stores_nothing_twice(
     print(f"paused at {done} of {OUTPUTS}")
 
     eventually("the other leads", lambda: leads(standby), interval=0.05)
-    eventually("it has done the rest", lambda: _all_done(own_plane, place, rotating), interval=0.3)
+    eventually("it has done the rest", lambda: _all_done(rough_plane, place, rotating), interval=0.3)
     leader.resume()
     wait_woken(leader)
     if not leader.running:
         leader.start()  # as the kubelet does
     leader.wait_ready()
-    create(own_plane, output(place, "later", "b-0"))
-    eventually("and issues further", lambda: ready(own_plane, place) == OUTPUTS + 1, interval=0.3)
+    create(rough_plane, output(place, "later", "b-0"))
+    eventually("and issues further", lambda: ready(rough_plane, place) == OUTPUTS + 1, interval=0.3)
 
     assert [each.name for each in pair if leads(each)] == [standby.name]
-    all_whole(own_plane, place)
+    all_whole(rough_plane, place)
     wanted = Counter(create=1, update=1) if rotating else Counter(create=1)
     assert audit.odd(place, wanted).keys() - {"later"} == set()
     assert len(audit.tally(place)) == OUTPUTS + 1

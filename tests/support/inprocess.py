@@ -29,6 +29,12 @@ T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
 
+A_LITTLE = timedelta(seconds=3)
+"""More than what the operator waits for to write once for several changes; less than any pause after a failure but the first."""
+
+INTERVAL = 0.02
+"""Seconds between two looks at whether it has nothing left to do: it takes some milliseconds."""
+
 
 @dataclass(frozen=True)
 class _Alive:
@@ -39,6 +45,34 @@ class _Alive:
     line: Line
     metrics: Metrics
     stop: asyncio.Event
+
+
+class _Login:
+    """KUBECONFIG in the environment, where kopf looks for it: set as long as an operator runs."""
+
+    def __init__(self) -> None:
+        self._outside: str | None = None
+        self._count = 0
+
+    def enter(self, kubeconfig: Path) -> None:
+        """One operator more."""
+        if self._count == 0:
+            self._outside = os.environ.pop("KUBECONFIG", None)
+        elif os.environ["KUBECONFIG"] != str(kubeconfig):
+            raise RuntimeError("an operator with another log-in runs")
+        self._count += 1
+        os.environ["KUBECONFIG"] = str(kubeconfig)
+
+    def leave(self) -> None:
+        """One operator less."""
+        self._count -= 1
+        if self._count == 0:
+            del os.environ["KUBECONFIG"]
+            if self._outside is not None:
+                os.environ["KUBECONFIG"] = self._outside
+
+
+_login = _Login()
 
 
 class RunningOperator:
@@ -66,7 +100,6 @@ class RunningOperator:
         self._port = 0
         self._failure: BaseException | None = None
         self._begun = threading.Event()
-        self._before: str | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -86,8 +119,7 @@ class RunningOperator:
             raise RuntimeError("the operator runs already")
         self._alive, self._failure = None, None
         self._begun.clear()
-        self._before = os.environ.get("KUBECONFIG")
-        os.environ["KUBECONFIG"] = str(self._watch_kubeconfig)
+        _login.enter(self._watch_kubeconfig)
         self._thread = threading.Thread(target=self._run, name=f"operator {self._settings.identity}", daemon=True)
         self._thread.start()
         self._begun.wait()
@@ -145,16 +177,18 @@ class RunningOperator:
         return self._parts.line
 
     def settle(self) -> None:
-        """Have it look at the whole cluster once more, and return when nothing is left to do.
+        """Have it look at the whole cluster once more, let its clock run on a little, and return when nothing is left to do.
 
-        What has happened before the call has had all of its consequences afterwards, but for those that wait for their time.
+        What has happened before the call has had all of its consequences afterwards, but for those that wait for longer.
         """
         self.call(self._look)
+        self.wait_quiet()
+        self.step(A_LITTLE)
         self.wait_quiet()
 
     def wait_quiet(self) -> None:
         """Return when nothing waits to be looked at, nothing is being looked at and every event is posted."""
-        eventually("the operator has nothing left to do", lambda: self.call(self._is_quiet), interval=0.02)
+        eventually("the operator has nothing left to do", lambda: self.call(self._is_quiet), interval=INTERVAL)
 
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine in its event loop."""
@@ -213,20 +247,19 @@ class RunningOperator:
         await sweep._look(count=False)
 
     async def _look_at_clock(self) -> None:
-        self._term._queue._sooner.set()
+        self._term._queue._move_due()
 
     async def _is_quiet(self) -> bool:
         queue, events = self._term._queue, self._parts.operator._events
         return not (queue._ready or queue._working or events._waiting.qsize() or self._parts.line.under_way)
 
     def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join(timeout=30)
+        if self._thread is None:
+            return
+        self._thread.join(timeout=30)
         assert not self.running, "the operator does not end"
-        if self._before is None:
-            os.environ.pop("KUBECONFIG", None)
-        else:
-            os.environ["KUBECONFIG"] = self._before
+        self._thread = None
+        _login.leave()
 
     def _run(self) -> None:
         try:

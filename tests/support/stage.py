@@ -19,6 +19,9 @@ from workbench.chart import CLUSTER_NAME, Release
 
 API_VERSION = "machinebot.dev/v1alpha1"
 
+INTERVAL = 0.03
+"""Seconds between two looks at the API server: one takes a few milliseconds."""
+
 LOGINS = {"allow": {"logins": ["{{ internal.logins }}"]}}
 """The rules of the role that most tests need: the bot's own logins."""
 
@@ -86,7 +89,7 @@ class Stage:
 
     def authority_ready(self, name: str) -> Json:
         """Wait until the authority is."""
-        return eventually(f"{name} is ready", lambda: self._told("MachineAuthority", "", name, "True", None))
+        return eventually(f"{name} is ready", lambda: self._told("MachineAuthority", "", name, "True", None), interval=INTERVAL)
 
     def role(self, name: str | None = None, *, namespaces: tuple[str, ...] = ("*",), **spec: Any) -> str:
         """Make a MachineRole; returns its name."""
@@ -105,11 +108,15 @@ class Stage:
     def tenant(self, authority: str = "default") -> Iterator["Tenant"]:
         """A namespace for the length of the block; roles and authorities that are made meanwhile go with it."""
         name = unique("t")
-        roles, authorities = len(self._roles), len(self._authorities)
+        made = self.count()
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         yield Tenant(self, name, authority)
         self.cluster.delete("Namespace", "", name)
-        self.clear(roles, authorities)
+        self.clear(*made)
+
+    def count(self) -> tuple[int, int]:
+        """How many roles and authorities were made here: for `clear`."""
+        return len(self._roles), len(self._authorities)
 
     def clear(self, roles: int = 0, authorities: int = 0) -> None:
         """Take away what was made here and has no namespace, from those numbers on."""
@@ -223,7 +230,9 @@ class Tenant:
 
     def ready(self, name: str = "web", kind: str = "MachineOutput") -> Json:
         """Wait until the object is Ready as it stands, and return it."""
-        return eventually(f"{name} is ready", lambda: self.stage._told(kind, self.namespace, name, "True", None))
+        return eventually(
+            f"{name} is ready", lambda: self.stage._told(kind, self.namespace, name, "True", None), interval=INTERVAL
+        )
 
     def refused(self, reason: str, name: str = "web", kind: str = "MachineOutput") -> Json:
         """Wait until the object is refused with that reason; returns its condition Ready."""
@@ -240,7 +249,7 @@ class Tenant:
             assert status["issueReason"] == reason, status
             return secret
 
-        return eventually(f"{name} is issued anew: {reason}", look)
+        return eventually(f"{name} is issued anew: {reason}", look, interval=INTERVAL)
 
     def events(self, name: str, *, kind: str = "MachineOutput") -> list[Json]:
         """The Events about an object."""

@@ -63,7 +63,7 @@ def operator(
         identity=identity or socket.gethostname(),
         listen_host=host.strip("[]") or "0.0.0.0",  # noqa: S104 - a pod serves on its own address
         listen_port=int(port),
-        watch_namespaces=tuple(name for name in watch_namespaces.split(",") if name),
+        watch_namespaces=tuple(name.strip() for name in watch_namespaces.split(",") if name.strip()),
         workers=workers,
         sweep_interval=sweep_interval,
         lease_name=lease_name,

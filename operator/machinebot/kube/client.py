@@ -276,7 +276,8 @@ def _error(response: aiohttp.ClientResponse, data: bytes) -> MachinebotError:
         status: Mapping[str, Any] = _object(data)
     except Unavailable:
         status = {}
-    message = str(status.get("message") or response.reason or response.status)[:1024]
+    text = str(status.get("message") or response.reason or response.status)[:1024]
+    message = text.encode(errors="replace").decode()  # a reason phrase may hold bytes that are no UTF-8
     match response.status:
         case 404:
             return NotFound("NotFound", message)

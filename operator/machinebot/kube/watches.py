@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 10.0)
 """Pauses after a first, second, ... failed attempt in a row; the last one repeats."""
 
+ROUND_SECONDS: Final = 1.0
+"""A round takes at least so long: a stream that ends, or expires, as soon as it has begun must not become a hot loop of lists."""
+
 Observe = Callable[[Resource, Json, bool], None]
 """Told of each object: its resource, its metadata-only body, and whether it is gone."""
 
@@ -33,6 +36,7 @@ class MetadataWatch:
         failures = 0
         version = ""
         while True:
+            begun = asyncio.get_running_loop().time()
             try:
                 if not version:
                     version = await self._list()
@@ -45,6 +49,7 @@ class MetadataWatch:
                 failures += 1
                 log.warning("watch interrupted", extra={"resource": self._resource.plural, "reason": error.reason})
                 await asyncio.sleep(pause)
+            await asyncio.sleep(begun + ROUND_SECONDS - asyncio.get_running_loop().time())
 
     async def _list(self) -> str:
         version = ""

@@ -13,6 +13,9 @@ API: Final = "machinebot.dev/v1alpha1"
 OURS: Final = "app.kubernetes.io/managed-by=machinebot"
 RENEW: Final = "machinebot.dev/renew"
 
+EVERYWHERE: Final = "everywhere"
+"""A role for bots of every namespace, which none of the examples change."""
+
 
 def role(name: str, namespaces: Iterable[str], **spec: Any) -> Json:
     spec.setdefault("allow", {"logins": ["{{ internal.logins }}"]})

@@ -8,15 +8,17 @@ import ctypes
 import os
 import signal
 import sys
+from typing import Final
 
-PR_SET_PDEATHSIG = 1
+import machinebot.app
+import machinebot.logs  # noqa: F401 - warm, as the module above: the command line imports them when it runs
+from machinebot.cli.main import app
+
+PR_SET_PDEATHSIG: Final = 1
+"""prctl(2): the child gets a signal when its parent dies."""
 
 
 def main() -> None:
-    import machinebot.app
-    import machinebot.logs  # noqa: F401 - warm
-    from machinebot.cli.main import app
-
     parent = os.getpid()
     while True:
         child = os.fork()
@@ -32,4 +34,5 @@ def main() -> None:
             sys.exit(os.waitstatus_to_exitcode(status))
 
 
-main()
+if __name__ == "__main__":
+    main()

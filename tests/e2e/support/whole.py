@@ -36,9 +36,9 @@ def check_whole(output: Json, secret: Json) -> None:
     assert isinstance(certificate, SSHCertificate)
     certified = certificate.public_key()
     assert certified.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public, name
-    assert any(
-        _is_issued_by(leaf, authority) for authority in x509.load_pem_x509_certificates(data["ca.crt"])
-    ), f"{name}: no CA in the Secret has signed its certificate"
+    assert any(_is_issued_by(leaf, authority) for authority in x509.load_pem_x509_certificates(data["ca.crt"])), (
+        f"{name}: no CA in the Secret has signed its certificate"
+    )
 
     assert str(leaf.serial_number) == str(certificate.serial) == status["serial"], name
     assert _moment(leaf.not_valid_after_utc) == status["notAfter"], name

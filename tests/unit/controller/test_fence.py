@@ -58,7 +58,7 @@ async def test_a_write_passes_while_leading(name: str) -> None:
     call, arguments, keywords = WRITES[name]
     checks: list[str] = []
     behind = Recorder()
-    await call(FencedClient(behind, lambda: checks.append("checked")))  # type: ignore[arg-type]
+    await call(FencedClient(behind, lambda: checks.append("checked")))
     assert checks == ["checked"]
     assert behind.calls == [(name, arguments, keywords)]
 
@@ -67,7 +67,7 @@ async def test_a_write_passes_while_leading(name: str) -> None:
 async def test_a_write_is_stopped_once_the_lease_is_lost(name: str) -> None:
     behind = Recorder()
     with pytest.raises(LeadershipLost):
-        await WRITES[name][0](FencedClient(behind, lost))  # type: ignore[arg-type]
+        await WRITES[name][0](FencedClient(behind, lost))
     assert behind.calls == []
 
 
@@ -80,7 +80,7 @@ async def test_the_lease_is_looked_at_before_every_write() -> None:
             raise answer
 
     behind = Recorder()
-    client = FencedClient(behind, check)  # type: ignore[arg-type]
+    client = FencedClient(behind, check)
     await client.replace(SECRETS, "ci", "x", BODY)
     await client.patch_status(OUTPUTS, "ci", "x", BODY)
     with pytest.raises(LeadershipLost):
@@ -90,7 +90,7 @@ async def test_the_lease_is_looked_at_before_every_write() -> None:
 
 async def test_reads_pass_without_a_lease() -> None:
     behind = Recorder()
-    client = FencedClient(behind, lost)  # type: ignore[arg-type]
+    client = FencedClient(behind, lost)
     assert await client.get(SECRETS, "ci", "x") == {"from": "get"}
     assert [page async for page in client.pages(SECRETS, "ci", selector="a=b", metadata_only=True)] == [Page([], "1")]
     events = client.watch(SECRETS, "ci", resource_version="7", selector="a=b", metadata_only=True)

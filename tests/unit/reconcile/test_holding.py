@@ -191,7 +191,7 @@ def test_its_text_form_shows_no_key() -> None:
     ],
 )
 def test_annotations_that_were_changed_by_hand(changed: dict[str, str | None], reason: str | None) -> None:
-    held = from_secret(OUTPUT, stored(written=notes(**changed)))
+    held = from_secret(OUTPUT, stored(written=notes(OUTPUT, **changed)))
     assert reason_of(held) == reason
     as_status_holds_it(held)
 
@@ -261,7 +261,7 @@ def test_what_the_output_put_on_the_secret_is_known_again(label_names: set[str],
         update={"labels": dict.fromkeys(label_names, "x"), "annotations": dict.fromkeys(annotation_names, "x")}
     )
     output = replace(OUTPUT, spec=OUTPUT.spec.model_copy(update={"secret": template}))
-    assert templated(stored(written=notes(output))) == (label_names, annotation_names)
+    assert templated(stored(written=notes(output))) == (frozenset(label_names), frozenset(annotation_names))
 
 
 def test_the_most_and_longest_names_are_known_again() -> None:
@@ -299,7 +299,7 @@ def test_a_template_that_was_changed_by_hand_names_nothing(text: str) -> None:
 def test_a_template_of_another_release_is_read_as_far_as_it_goes() -> None:
     assert templated(stored(written=notes(template="{}"))) == (frozenset(), frozenset())
     assert templated(stored(written={})) == (frozenset(), frozenset())
-    assert templated(stored(written=notes(template='{"labels":["a",3],"more":1}'))) == ({"a", "3"}, frozenset())
+    assert templated(stored(written=notes(template='{"labels":["a",3],"more":1}'))) == (frozenset({"a", "3"}), frozenset())
 
 
 # --- status --------------------------------------------------------------------------------------------------------

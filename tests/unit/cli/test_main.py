@@ -1,0 +1,153 @@
+"""The command line, as people use it."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import machinebot
+from machinebot import app as app_module
+from machinebot.cli.main import app
+from machinebot.settings import OperatorSettings
+
+CRDS = Path(__file__).parents[3] / "crds"
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, str]:
+    """The exit code, and all that was said, without frames and line breaks."""
+    clean: dict[str, str | None] = {"POD_NAMESPACE": None, "POD_NAME": None, "NO_COLOR": "1", "TERM": "dumb", **environment}
+    result = CliRunner().invoke(app, list(arguments), env=clean)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, re.sub(r"[│╭╮╰╯─\s]+", " ", result.output).strip()
+
+
+def test_version() -> None:
+    assert run("version") == (0, machinebot.__version__)
+
+
+def test_crds_are_the_checked_in_files(tmp_path: Path) -> None:
+    """`make generate` was not forgotten."""
+    code, said = run("crds", "--directory", str(tmp_path / "a" / "b"))
+    assert code == 0
+    written = {path.name: path.read_text() for path in (tmp_path / "a" / "b").iterdir()}
+    assert written == {path.name: path.read_text() for path in CRDS.glob("*.yaml")}
+    assert all(name in said for name in written)
+    assert len(written) == 4
+
+
+def test_crds_are_written_over(tmp_path: Path) -> None:
+    (tmp_path / "machinebot.dev_machinebots.yaml").write_text("old")
+    assert run("crds", "--directory", str(tmp_path))[0] == 0
+    assert (tmp_path / "machinebot.dev_machinebots.yaml").read_text() == (CRDS / "machinebot.dev_machinebots.yaml").read_text()
+
+
+@pytest.mark.parametrize("command", [[], ["--help"]], ids=["nothing", "--help"])
+def test_help_names_the_commands(command: list[str]) -> None:
+    _, said = run(*command)
+    assert all(word in said for word in ("operator", "crds", "version"))
+
+
+# --- the operator --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _as_before() -> Iterator[None]:
+    """Logging is set up for the whole process; it is put back."""
+    root, names = logging.getLogger(), ("machinebot", "kopf")
+    handlers, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in names}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in names:
+        logging.getLogger(name).setLevel(levels[name])
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, _as_before: None) -> list[OperatorSettings]:
+    """The settings that the operator was started with; nothing runs."""
+    seen: list[OperatorSettings] = []
+
+    async def run_operator(settings: OperatorSettings) -> int:
+        seen.append(settings)
+        return 3
+
+    monkeypatch.setattr(app_module, "run_operator", run_operator)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        pytest.param(["--listen", "8080:"], "--listen as 0.0.0.0:8080", id="no port"),
+        pytest.param(["--listen", "localhost"], "--listen as 0.0.0.0:8080", id="no number"),
+        pytest.param(["--listen", ":-1"], "--listen as 0.0.0.0:8080", id="a port below zero"),
+        pytest.param(["--listen", ":65536"], "--listen as 0.0.0.0:8080", id="a port too high"),
+        pytest.param(["--log-format", "xml"], "--log-format as json or console", id="format"),
+        pytest.param(["--log-level", "loud"], "--log-level as debug, info, warning or error", id="level"),
+        pytest.param(["--workers", "0"], "'--workers'", id="no workers"),
+        pytest.param(["--workers", "many"], "'--workers'", id="no number of workers"),
+        pytest.param(["--sweep-interval", "0"], "'--sweep-interval'", id="sweeps without a pause"),
+        pytest.param(["--lease-duration", "1"], "'--lease-duration'", id="a short lease"),
+        pytest.param(["--lease-duration", "3600"], "'--lease-duration'", id="a long lease"),
+        pytest.param(["--unknown"], "--unknown", id="unknown"),
+    ],
+)
+def test_wrong_flags_say_what_to_write(started: list[OperatorSettings], flags: list[str], words: str) -> None:
+    code, said = run("operator", "--namespace", "system", *flags)
+    assert code == 2
+    assert words in said
+    assert started == []
+
+
+def test_the_namespace_is_needed(started: list[OperatorSettings]) -> None:
+    code, said = run("operator")
+    assert code == 2
+    assert "--namespace" in said
+    assert started == []
+
+
+def test_without_flags_the_settings_have_their_defaults(started: list[OperatorSettings]) -> None:
+    assert run("operator", POD_NAMESPACE="system", POD_NAME="pod-a")[0] == 3, "the exit code of the operator"
+    assert started == [OperatorSettings(namespace="system", identity="pod-a")]
+
+
+def test_a_replica_without_a_name_is_called_like_its_machine(started: list[OperatorSettings]) -> None:
+    run("operator", "--namespace", "system")
+    assert started[0].identity == os.uname().nodename
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        pytest.param(["--listen", "127.0.0.1:0"], {"listen_host": "127.0.0.1", "listen_port": 0}, id="listen"),
+        pytest.param(["--listen", ":9090"], {"listen_host": "0.0.0.0", "listen_port": 9090}, id="a port alone"),  # noqa: S104 - the default
+        pytest.param(["--listen", "9090"], {"listen_host": "0.0.0.0", "listen_port": 9090}, id="without a colon"),  # noqa: S104 - the default
+        pytest.param(["--listen", "[::]:9090"], {"listen_host": "::", "listen_port": 9090}, id="IPv6"),
+        pytest.param(["--watch-namespaces", "ci,prod"], {"watch_namespaces": ("ci", "prod")}, id="namespaces"),
+        pytest.param(["--watch-namespaces", " ci, ,prod ,"], {"watch_namespaces": ("ci", "prod")}, id="with blanks"),
+        pytest.param(["--watch-namespaces", ""], {"watch_namespaces": ()}, id="all namespaces"),
+        pytest.param(["--workers", "4", "--sweep-interval", "60"], {"workers": 4, "sweep_interval": 60}, id="work"),
+        pytest.param(
+            ["--log-level", "DEBUG", "--log-format", "console"], {"log_level": "DEBUG", "log_format": "console"}, id="log"
+        ),
+        pytest.param(["--lease-name", "other"], {"lease_name": "other"}, id="lease"),
+    ],
+)
+def test_flags_become_settings(started: list[OperatorSettings], flags: list[str], expected: dict[str, Any]) -> None:
+    assert run("operator", "--namespace", "system", *flags)[0] == 3
+    assert {name: getattr(started[0], name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("duration", [3, 10, 15, 60])
+def test_a_leader_stops_before_another_may_begin(started: list[OperatorSettings], duration: int) -> None:
+    run("operator", "--namespace", "system", "--lease-duration", str(duration))
+    settings = started[0]
+    assert settings.lease_duration == duration
+    assert settings.lease_renew_deadline < settings.lease_duration
+    assert 2 * settings.lease_retry < settings.lease_renew_deadline, "two attempts at least"
