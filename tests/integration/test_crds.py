@@ -269,7 +269,7 @@ def test_a_full_status_comes_back_as_it_was_written(
 @pytest.mark.parametrize(
     ("plural", "columns"),
     [
-        ("machineauthorities", ["NAME", "READY", "CLUSTER", "MAX TTL", "STATUS", "AGE"]),
+        ("machineauthorities", ["NAME", "READY", "CLUSTER", "STATUS", "AGE"]),
         ("machinebots", ["NAME", "READY", "ROLES", "OUTPUTS", "STATUS", "AGE"]),
         ("machineoutputs", ["NAME", "READY", "BOT", "TYPE", "SECRET", "EXPIRES", "RENEWS", "STATUS", "AGE"]),
         ("machineroles", ["NAME", "READY", "NAMESPACES", "LOGINS", "AGE"]),

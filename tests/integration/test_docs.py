@@ -1,6 +1,7 @@
 """README, docs and examples are true: what they show is accepted, what they point to is there, and nothing is left out."""
 
 import ast
+import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,8 @@ def test_every_yaml_block_can_be_read(page: Path):
     for block in blocks(page):
         if block.language == "yaml":
             assert list(yaml.safe_load_all(block.text)), f"line {block.line} holds nothing"
+        if block.language == "json":
+            assert json.loads(block.text)
         assert block.language in ("yaml", "sh", "json", "python", "text", "console"), f"line {block.line}"
 
 
@@ -300,6 +303,15 @@ def test_every_alert_says_what_it_is_about():
             assert metric is not None
             known = aggregated[1].split(", ") if aggregated else registered()[metric[0]]
             assert label in known, alert["alert"]
+
+
+def test_every_log_message_of_the_operations_page_is_in_the_code():
+    section = (ROOT / "docs" / "operations.md").read_text().split("\n## Logs\n")[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    messages = {message for cell in cells for message in re.findall(r"`([^`]+)`", cell)}
+    assert "issued" in messages
+    code = "\n".join(path.read_text() for path in SOURCE.rglob("*.py"))
+    assert {message for message in messages if f'"{message}"' not in code} == set()
 
 
 def test_every_key_of_every_type_is_on_the_outputs_page():

@@ -22,6 +22,7 @@ from machinebot.metrics import Metrics
 from machinebot.reconcile.world import World
 from machinebot.settings import OperatorSettings
 from support.clock import SteppedClock
+from support.hangup import hang_up
 from support.line import Line
 from support.waiting import eventually
 
@@ -200,11 +201,11 @@ class RunningOperator:
         self.clock.step(length)
         self.call(self._look_at_clock)
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """The value of one of its metrics; 0 where there is no such sample."""
         return self._parts.metrics.registry.get_sample_value(name, labels) or 0.0
 
-    def total(self, name: str, **labels: str) -> float:
+    def total(self, name: str, /, **labels: str) -> float:
         """The sum over every sample of a metric that has these labels."""
         families = self._parts.metrics.registry.collect()
         samples = (sample for family in families for sample in family.samples if sample.name == name)
@@ -281,6 +282,7 @@ class RunningOperator:
             await operator.run(stop, self._started)
         finally:
             await api.close()
+            await hang_up()
 
     def _started(self, port: int) -> None:
         self._port = port

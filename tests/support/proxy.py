@@ -10,6 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from controlplane.cluster import ControlPlane
+from support.hangup import hang_up
 
 LOOPBACK = "127.0.0.1"
 CHUNK = 64 * 1024
@@ -74,7 +75,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)
+        await hang_up()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         flowing = asyncio.Event()

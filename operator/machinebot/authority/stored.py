@@ -124,8 +124,8 @@ def _moment(text: str | None) -> datetime | None:
 def _damaged(purpose: Purpose, what: str) -> Invalid:
     return Invalid(
         "CASecretDamaged",
-        f"the stored CA {purpose.value} cannot be used: {what}; restore its Secret from a backup, or delete it for a new CA "
-        "(whoever trusts the old one must then be told)",
+        f"the stored CA {purpose.value} cannot be used: {what}; restore its Secret from a backup; or, to begin with new CAs "
+        "that nobody trusts yet, delete the MachineAuthority, then its CA Secrets, and create it again",
     )
 
 
