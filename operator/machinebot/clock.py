@@ -22,7 +22,7 @@ class SystemClock:
 
 def rfc3339(moment: datetime) -> str:
     """A UTC moment as Kubernetes writes it (RFC 3339, whole seconds, `Z`)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat()[:19] + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

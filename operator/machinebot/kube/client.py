@@ -18,7 +18,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
+from yarl import URL
 
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, NotFound, Unavailable
 from machinebot.kube.resources import Resource
@@ -113,19 +114,30 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
     return configuration
 
 
+class _Transport(RESTClientObject):  # type: ignore[misc]  # its types are not followed
+    """The official client's TLS, pool and proxy. Its own way of making a request costs as much again as sending it."""
+
+    def session(self) -> aiohttp.ClientSession:
+        """The pool of connections; made at first use, since it belongs to the running loop."""
+        known: aiohttp.ClientSession | None = getattr(self, "pool_manager", None)
+        if known is None:
+            known = self.pool_manager = self._create_pool_manager()
+        return known
+
+
 class ApiServer:
     """`KubeClient` over the official client's transport."""
 
     def __init__(self, configuration: Configuration, metrics: Metrics, *, timeout: float) -> None:
         self._configuration = configuration
-        self._rest = RESTClientObject(configuration)
+        self._transport = _Transport(configuration)
         self._metrics = metrics
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=5)
         self._stream_timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=WATCH_SILENCE_SECONDS)
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._rest.close()
+        await self._transport.close()
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json | None:
         """See `KubeClient`."""
@@ -237,10 +249,15 @@ class ApiServer:
             token = await self._configuration.get_api_key_with_prefix("BearerToken")
             if token:
                 headers["Authorization"] = token
-            answer = await self._rest.request(
-                method, self._configuration.host + path, headers=headers, body=body, _request_timeout=timeout
+            response = await self._transport.session().request(
+                method,
+                URL(self._configuration.host + path, encoded=True),
+                headers=headers,
+                data=None if body is None else to_json(body),
+                timeout=timeout,
+                proxy=self._configuration.proxy,
+                server_hostname=self._configuration.tls_server_name,
             )
-            response: aiohttp.ClientResponse = answer.response
             code = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _no_answer(error) from error

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -424,6 +424,7 @@ def _entry(secret: StoredSecret) -> SecretEntry:
 
 def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, planned: Plan) -> str:
     """Digest of everything that a credential made now is made from; not of when, nor of which CA generation signs."""
+    ssh = planned.grant.ssh
     return holding.inputs_digest(
         {
             "cluster": authority.spec.cluster_name,
@@ -431,7 +432,7 @@ def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, planne
             "roles": planned.grant.roles,
             "logins": planned.grant.login_names,
             "hosts": [origin.name for origin in planned.grant.host_principals],
-            "ssh": asdict(planned.grant.ssh),
+            "ssh": [ssh.forward_agent, ssh.port_forwarding, ssh.permit_pty, *ssh.source_addresses],
             "lifetime": int(planned.lifetime.length.total_seconds()),
             "key": output.spec.private_key.algorithm,
             "type": output.type.name,

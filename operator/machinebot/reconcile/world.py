@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -154,7 +155,7 @@ class World:
     def bot(self, ref: BotRef) -> MachineBot | None:
         """The bot, or None where there is none. Part of the authority's `Directory`."""
         entry = self._entries[Sort.BOT].get((ref.namespace, ref.name))
-        return None if entry is None else MachineBot.model_validate_json(entry.body)
+        return None if entry is None else _read_bot(entry.body)
 
     def roles(self) -> Mapping[str, MachineRole]:
         """Every role that can be read, by name. Part of the authority's `Directory`."""
@@ -372,6 +373,12 @@ class World:
                 self.lost_accounts.add(BotRef(metadata["namespace"], reference["name"]))
                 concerned.append(Due(Key(Sort.BOT, metadata["namespace"], reference["name"])))
         return concerned
+
+
+@lru_cache(maxsize=256)
+def _read_bot(body: bytes) -> MachineBot:
+    """The model of a bot. One join and issue asks for it six times; the model is frozen."""
+    return MachineBot.model_validate_json(body)
 
 
 _KeyT = TypeVar("_KeyT")
