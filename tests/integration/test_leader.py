@@ -150,6 +150,15 @@ async def test_a_release_hands_over_at_once(one: Replica, other: Replica) -> Non
     assert other.seconds == 0
 
 
+async def test_a_release_hands_over_even_where_the_answer_to_a_renewal_was_lost(one: Replica, other: Replica) -> None:
+    await one.leader.acquire()
+    record = await one.leases.read()
+    await one.leases.write(record, holder="one", now="2027-01-01T00:00:00.000000Z", seconds=10)
+    await one.leader.release()
+    assert await holder(one) == ""
+    assert await other.leader._attempt()
+
+
 async def test_a_release_of_what_somebody_else_holds_changes_nothing(one: Replica, other: Replica) -> None:
     await one.leader.acquire()
     assert not await other.leader._attempt()

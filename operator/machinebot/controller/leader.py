@@ -88,13 +88,16 @@ class Leader:
 
     async def release(self) -> None:
         """Gives the Lease up, so that another replica need not wait for its end."""
-        record, self._renewed_at = self._record, None
+        held, self._renewed_at = self._renewed_at is not None, None
         self._metrics.leader.set(0)
-        if record is None or record.holder != self._identity:
+        if not held:
             return
         try:
             async with asyncio.timeout(self._retry):
-                await self._leases.write(record, holder="", now=_now(), seconds=1)
+                # Read anew: a renewal whose answer we did not see may have come through.
+                record = await self._leases.read()
+                if record is not None and record.holder == self._identity:
+                    await self._leases.write(record, holder="", now=_now(), seconds=1)
         except (MachinebotError, TimeoutError):
             log.info("the lease could not be given up; it ends by itself")
 
