@@ -242,7 +242,8 @@ def test_a_ca_secret_deleted_while_the_operator_runs_is_restored_with_the_same_k
     tenant.ready()
     credential = tenant.secret()
     stage.cluster.delete("Secret", stage.own_namespace, old.name)
-    restored = eventually("the Secret is restored", lambda: stage.ca_secret(name, purpose))
+    eventually("the Secret is restored", lambda: stage.ca_secret(name, purpose))
+    restored = ca_secrets(stage, name)[purpose]
     assert restored.uid != old.uid
     assert restored.data == old.data
     running.settle()

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from support.inprocess import RunningOperator
-from support.stage import Stage, Tenant, condition, told
+from support.stage import Stage, Tenant, condition, reason_of, told
 from support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -35,7 +35,7 @@ def test_a_bot_gets_a_service_account_of_its_own_that_mounts_no_token(tenant: Te
         (owner["kind"], owner["name"], owner["uid"], owner["controller"]) for owner in account["metadata"]["ownerReferences"]
     ] == [("MachineBot", "deployer", bot["metadata"]["uid"], True)]
     assert bot["status"]["serviceAccount"] == {"name": ACCOUNT, "uid": account["metadata"]["uid"]}
-    assert condition(bot)["reason"] == "Joined"
+    assert reason_of(bot) == "Joined"
 
 
 def test_nothing_is_stored_of_the_tokens_that_bots_join_with(tenant: Tenant, role: str, running: RunningOperator) -> None:
@@ -217,7 +217,7 @@ def test_a_named_service_account_that_is_gone_leaves_the_credential_until_its_en
     running.step(IDENTITY_LIFE)
     tenant.annotate("web", renew="now")
     eventually("the trouble shows", lambda: condition(tenant.get("MachineOutput", "web"), "Renewing"))
-    assert condition(tenant.get("MachineOutput", "web"), "Renewing")["reason"] == "ServiceAccountMissing"
+    assert reason_of(tenant.get("MachineOutput", "web"), "Renewing") == "ServiceAccountMissing"
     assert told(tenant.get("MachineOutput", "web"), "True")
     assert tenant.secret().version == secret.version
     tenant.service_account("deployer")
@@ -231,7 +231,6 @@ def test_a_bot_that_was_made_again_joins_as_another_one(tenant: Tenant, role: st
     tenant.ready()
     tenant.ready("deployer", "MachineBot")
     running.settle()
-    secret = tenant.secret()
     tenant.delete("MachineBot", "deployer")
     tenant.bot(roles=(role,))
     tenant.delete("ServiceAccount", ACCOUNT)  # as the garbage collector does, which knows a new kind only after half a minute
@@ -241,8 +240,11 @@ def test_a_bot_that_was_made_again_joins_as_another_one(tenant: Tenant, role: st
         "the account is the new bot's",
         lambda: tenant.get("ServiceAccount", ACCOUNT)["metadata"]["ownerReferences"][0]["uid"] == bot["metadata"]["uid"],
     )
-    tenant.annotate("web", renew="now")
     running.step(timedelta(minutes=1))
+    running.settle()
+    tenant.ready()
+    secret = tenant.secret()
+    tenant.annotate("web", renew="now")
     tenant.issued_anew(secret, "Requested")
 
 

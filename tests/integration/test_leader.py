@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,7 +17,7 @@ from machinebot.kube.resources import SECRETS
 from machinebot.kube.secrets import SecretStore
 from machinebot.metrics import Metrics
 from support.inprocess import RunningOperator
-from support.line import Line
+from support.line import Call, Line
 from support.stage import Stage, Tenant
 from support.waiting import eventually, eventually_async
 
@@ -30,7 +31,7 @@ RETRY = 0.02
 
 LEASE = "test"
 
-QUICK = {"lease_duration": 3.0, "lease_renew_deadline": 2.0, "lease_retry": 0.2}
+QUICK: dict[str, Any] = {"lease_duration": 3.0, "lease_renew_deadline": 2.0, "lease_retry": 0.2}
 """Whole operators run by the machine's clock: short, and long enough for two busy cores."""
 
 
@@ -192,7 +193,7 @@ async def test_one_that_cannot_renew_goes_on_until_its_deadline_and_then_stops(o
     assert (one.leader.leads, one.gauge) == (False, 0)
 
 
-async def _some(met: list[object], count: int) -> bool:
+async def _some(met: list[Call], count: int) -> bool:
     return len(met) >= count
 
 

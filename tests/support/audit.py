@@ -2,6 +2,9 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
 
 from controlplane.cluster import ControlPlane
 
@@ -20,6 +23,7 @@ class Write:
     user: str
     code: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.verb} {self.resource}"
 
@@ -47,7 +51,7 @@ class Audit:
         ]
 
 
-def _write(event: dict) -> Write:
+def _write(event: dict[str, Any]) -> Write:
     target = event.get("objectRef") or {}
     resource = target.get("resource", "")
     if target.get("subresource"):

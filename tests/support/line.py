@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from typing_extensions import override
+
 from machinebot.errors import MachinebotError, Unavailable
 from machinebot.kube.client import Json, KubeClient, Page
 from machinebot.kube.resources import Resource
@@ -99,11 +101,13 @@ class Line(KubeClient):
             raise away()
         return answer
 
+    @override
     async def get(self, resource: Resource, namespace: str, name: str) -> Json | None:
         return await self._carry(
             Call("get", resource.plural, namespace, name), lambda: self._client.get(resource, namespace, name)
         )
 
+    @override
     async def create(self, resource: Resource, namespace: str, body: Json, *, name: str = "", subresource: str = "") -> Json:
         plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
         return await self._carry(
@@ -111,23 +115,27 @@ class Line(KubeClient):
             lambda: self._client.create(resource, namespace, body, name=name, subresource=subresource),
         )
 
+    @override
     async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         return await self._carry(
             Call("update", resource.plural, namespace, name), lambda: self._client.replace(resource, namespace, name, body)
         )
 
+    @override
     async def patch_status(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         return await self._carry(
             Call("patch", f"{resource.plural}/status", namespace, name),
             lambda: self._client.patch_status(resource, namespace, name, body),
         )
 
+    @override
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str) -> None:
         await self._carry(
             Call("delete", resource.plural, namespace, name),
             lambda: self._client.delete(resource, namespace, name, uid=uid, resource_version=resource_version),
         )
 
+    @override
     async def pages(
         self, resource: Resource, namespace: str, *, selector: str = "", metadata_only: bool = False
     ) -> AsyncIterator[Page]:
@@ -137,6 +145,7 @@ class Line(KubeClient):
                 raise away()
             yield page
 
+    @override
     async def watch(
         self, resource: Resource, namespace: str, *, resource_version: str, selector: str = "", metadata_only: bool = False
     ) -> AsyncIterator[Json]:

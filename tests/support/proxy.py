@@ -53,7 +53,7 @@ class Proxy:
 
     def silence(self) -> int:
         """From now on the connections that are open carry nothing more, and stay open. New ones work. Returns how many."""
-        return self._call(self._silence())
+        return int(self._call(self._silence()))
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=10)

@@ -22,7 +22,7 @@ API_VERSION = "machinebot.dev/v1alpha1"
 INTERVAL = 0.03
 """Seconds between two looks at the API server: one takes a few milliseconds."""
 
-LOGINS = {"allow": {"logins": ["{{ internal.logins }}"]}}
+LOGINS: dict[str, Any] = {"allow": {"logins": ["{{ internal.logins }}"]}}
 """The rules of the role that most tests need: the bot's own logins."""
 
 
@@ -35,6 +35,11 @@ def condition(body: Json, kind: str = "Ready") -> Json | None:
     """A condition of an object, or None."""
     conditions = (body.get("status") or {}).get("conditions") or ()
     return next((each for each in conditions if each["type"] == kind), None)
+
+
+def reason_of(body: Json, kind: str = "Ready") -> str:
+    """The reason of a condition; empty where there is no such condition."""
+    return str((condition(body, kind) or {}).get("reason", ""))
 
 
 def told(body: Json, status: str, reason: str | None = None) -> bool:
@@ -128,7 +133,7 @@ class Stage:
                 self.cluster.delete("Secret", self.own_namespace, secret_name(name, purpose))
         del self._roles[roles:], self._authorities[authorities:]
 
-    def _told(self, kind: str, namespace: str, name: str, status: str, reason: str | None) -> Json | None:
+    def _told(self, kind: str, namespace: str, name: str, status: str, reason: str | None) -> Json:
         body = self.cluster.get(kind, namespace, name)
         assert body is not None, f"there is no {kind} {name}"
         assert told(body, status, reason), condition(body)

@@ -29,7 +29,8 @@ class BotJoins:
         self._events = events
         self._metrics = metrics
         self._clock = clock
-        self._identities: dict[BotRef, BotIdentity] = {}
+        self._identities: dict[BotRef, tuple[str, BotIdentity]] = {}
+        """The UID of the bot beside its identity: one that was made again under the same name is another one."""
         self._running: dict[BotRef, asyncio.Task[BotIdentity]] = {}
 
     def forget(self, ref: BotRef) -> None:
@@ -39,7 +40,7 @@ class BotJoins:
     def pinned(self, ref: BotRef) -> str | None:
         """UID of the ServiceAccount that the bot joined with last, or None where it has not joined in this process."""
         known = self._identities.get(ref)
-        return None if known is None else known.service_account.uid
+        return None if known is None else known[1].service_account.uid
 
     async def identity(self, bot: MachineBot, authority: Authority) -> BotIdentity:
         """The identity of the bot; joins where there is none that is good. Those who ask at once share one join.
@@ -51,8 +52,8 @@ class BotJoins:
         """
         ref = BotRef(bot.metadata.namespace, bot.metadata.name)
         known = self._identities.get(ref)
-        if known is not None and _is_usable(known, bot, authority, self._clock.now()):
-            return known
+        if known is not None and known[0] == bot.metadata.uid and _is_usable(known[1], bot, authority, self._clock.now()):
+            return known[1]
         running = self._running.get(ref)
         if running is None:
             running = asyncio.create_task(self._join(ref, bot, authority), name=f"join {ref.user}")
@@ -69,7 +70,7 @@ class BotJoins:
             raise
         self._metrics.joins.labels("kubernetes", "success").inc()
         log.info("joined", extra={"bot": ref.user, "service_account_uid": identity.service_account.uid})
-        self._identities[ref] = identity
+        self._identities[ref] = (bot.metadata.uid, identity)
         return identity
 
     async def _prove(self, ref: BotRef, bot: MachineBot, authority: Authority) -> BotIdentity:
