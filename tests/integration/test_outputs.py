@@ -644,6 +644,7 @@ def test_a_deleted_bot_withdraws_its_credentials_and_one_made_again_gets_new_one
     assert {"serial", "secret", "notAfter", "renewAt", "granted"} & set(tenant.status()) == set()
     assert tenant.summary(mark, "web") == ["delete secrets", "patch machineoutputs/status"]
     tenant.bot(roles=(role,))
+    tenant.delete("ServiceAccount", "machinebot-deployer")  # as the garbage collector does, up to half a minute later
     tenant.ready()
     tenant.issued_anew(secret, "SecretMissing")
 
@@ -985,6 +986,30 @@ def test_the_pauses_between_attempts_outlive_a_restart(tenant: Tenant, role: str
     assert tenant.summary(mark, "web") == []
     running.step(timedelta(minutes=1))
     tenant.ready()
+
+
+def test_an_output_that_changes_while_it_is_issued_is_looked_at_anew_and_issued_once(
+    tenant: Tenant, role: str, running: RunningOperator
+) -> None:
+    """The status was worked out from an output that is no longer the one stored: one conflict, no pause, no second Secret."""
+    tenant.bot(roles=(role,))
+    running.settle()
+    mark = tenant.mark()
+    changed: list[str] = []
+
+    def change(call: Call) -> bool:
+        if not changed and (call.resource, call.namespace) == ("machineoutputs/status", tenant.namespace):
+            changed.append(call.name)
+            tenant.annotate(call.name, note="by somebody else")
+        return False
+
+    with running.line.failing(change):
+        tenant.output()
+        tenant.ready()
+    running.settle()
+    assert changed == ["web"]
+    written = [(str(write), write.code) for write in tenant.writes(mark, "web") if write.resource != "events"]
+    assert written == [("create secrets", 201), ("patch machineoutputs/status", 409), ("patch machineoutputs/status", 200)]
 
 
 def test_a_status_that_cannot_be_written_costs_no_second_issue(tenant: Tenant, role: str, running: RunningOperator) -> None:

@@ -10,9 +10,9 @@ from machinebot.authority.interface import REJOIN, Authority
 from machinebot.authority.plan import Plan, plan
 from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
-from machinebot.kube.client import KubeClient
+from machinebot.kube.client import Json, KubeClient
 from machinebot.kube.events import EventRecorder
-from machinebot.kube.resources import BOTS, SELECTOR
+from machinebot.kube.resources import BOTS, OUTPUTS, SELECTOR, Resource
 from machinebot.kube.secrets import Owner, SecretStore, StoredSecret
 from machinebot.metrics import Metrics
 from machinebot.outputs import inspect
@@ -25,7 +25,7 @@ from machinebot.policy.decision import Cause, Credential, Snapshot, why_issue
 from machinebot.reconcile import holding
 from machinebot.reconcile.holding import NOTHING, Holding
 from machinebot.reconcile.joins import BotJoins
-from machinebot.reconcile.report import Outcome, Reporter
+from machinebot.reconcile.report import Reporter
 from machinebot.reconcile.world import Due, Key, SecretEntry, Sort, World
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.meta import READY, find_condition
@@ -35,9 +35,6 @@ log = logging.getLogger(__name__)
 
 ROUNDS: Final = 3
 """How often one reconcile looks again after somebody else was quicker, before it gives way to others."""
-
-MAX_REQUEST: Final = 256
-"""Longest value of the renewal annotation that is taken, characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +82,8 @@ class OutputReconciler:
     def __init__(self, services: OutputServices) -> None:
         self._with = services
         self._report = Reporter(services.client, services.world, services.events, services.clock)
-        self._seen: dict[tuple[str, str], Holding] = {}
-        """Secrets whose version is not the one in status though their content is: touched by another controller."""
+        self._seen: dict[Key, Holding] = {}
+        """Of outputs whose Secret has another version than status says, though its content is the same: what it holds."""
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Brings one output to what its spec says; returns when it is to be looked at again.
@@ -94,24 +91,36 @@ class OutputReconciler:
         Raises:
             Unavailable: Nothing could be done, and not even be said in status: try again later.
         """
-        entry = self._with.world.entry(key)
-        if entry is None:
-            self._forget(key)
-            return None
-        try:
-            output = self._with.world.output(key)
-        except Invalid as error:
-            await self._report.unreadable(key, entry, error)
-            return None
-        if output is None or output.metadata.deletion_timestamp is not None:
-            return None
         for _ in range(ROUNDS):
+            entry = self._with.world.entry(key)
+            if entry is None:
+                self._seen.pop(key, None)
+                return None
+            try:
+                output = self._with.world.output(key)
+            except Invalid as error:
+                await self._report.unreadable(key, entry, error)
+                return None
+            if output is None or output.metadata.deletion_timestamp is not None:
+                return None
             try:
                 return await self._round(key, entry.version, output)
             except Conflict as error:
                 log.debug("somebody was quicker", extra={"output": str(key), "reason": error.reason})
-                self._with.world.remember_secret(key.namespace, output.secret_name, await self._entry_now(output))
-        raise Unavailable("Busy", "the Secret changes faster than it can be looked at")
+                await self._see(key, output)
+        raise Unavailable("Busy", "the output or its Secret changes faster than it can be looked at")
+
+    async def _see(self, key: Key, output: MachineOutput) -> None:
+        """Takes in the output and its Secret as they are now, without waiting for the watches to bring them."""
+        secret = await self._with.secrets.read(key.namespace, output.secret_name)
+        self._with.world.remember_secret(key.namespace, output.secret_name, None if secret is None else _entry(secret))
+        body = await self._with.client.get(OUTPUTS, key.namespace, key.name)
+        if body is not None:
+            self._observe(OUTPUTS, body)
+
+    def _observe(self, resource: Resource, body: Json) -> None:
+        for due in self._with.world.observe(resource, body, gone=False):
+            self._with.enqueue(due)
 
     async def _round(self, key: Key, version: str, output: MachineOutput) -> datetime | None:
         now = self._with.clock.now()
@@ -149,9 +158,9 @@ class OutputReconciler:
         if known is not None and known.owner_uid == output.metadata.uid:
             told = holding.from_status(output, known.version, known.uid)
             if told is not None:
-                self._seen.pop((namespace, name), None)
+                self._seen.pop(_key(output), None)
                 return told
-            seen = self._seen.get((namespace, name))
+            seen = self._seen.get(_key(output))
             if seen is not None and seen.version == known.version:
                 return seen
         return await self._read(output)
@@ -161,17 +170,13 @@ class OutputReconciler:
         secret = await self._with.secrets.read(namespace, name)
         if secret is None:
             self._with.world.remember_secret(namespace, name, None)
-            self._seen.pop((namespace, name), None)
+            self._seen.pop(_key(output), None)
             return NOTHING
         check_ours(output, secret)
         held = holding.from_secret(output, secret)
         self._with.world.remember_secret(namespace, name, _entry(secret))
-        self._seen[namespace, name] = replace(held, secret=None)
+        self._seen[_key(output)] = replace(held, secret=None)
         return held
-
-    async def _entry_now(self, output: MachineOutput) -> SecretEntry | None:
-        secret = await self._with.secrets.read(output.metadata.namespace, output.secret_name)
-        return None if secret is None else _entry(secret)
 
     def _target(self, key: Key, version: str, output: MachineOutput) -> Target:
         """The output with everything that its credential depends on.
@@ -240,10 +245,10 @@ class OutputReconciler:
                 return None
             return await self._refuse(target.key, target.version, output, held, error)
         metrics.issues.labels(output.type.name, cause.reason, "success").inc()
-        self._seen[output.metadata.namespace, output.secret_name] = stored
+        self._seen[target.key] = stored
         await self._tidy(output)
         again = await self._report.issued(target, stored, cause)
-        self._seen.pop((output.metadata.namespace, output.secret_name), None)  # status tells it from now on
+        self._seen.pop(target.key, None)  # status tells it from now on
         return again
 
     async def _mint(self, target: Target, held: Holding, cause: Cause) -> Holding:
@@ -335,8 +340,7 @@ class OutputReconciler:
         """
         bot = await self._with.client.get(BOTS, output.metadata.namespace, output.spec.bot)
         if bot is not None:
-            for due in self._with.world.observe(BOTS, bot, gone=False):
-                self._with.enqueue(due)
+            self._observe(BOTS, bot)
             raise Conflict("BotNotSeen", f"the MachineBot {output.spec.bot!r} was not seen yet")
         if held.credential is None:
             return held
@@ -346,7 +350,7 @@ class OutputReconciler:
             await self._with.secrets.delete(secret)
             log.info("credential withdrawn", extra={"output": output.metadata.name, "namespace": output.metadata.namespace})
         self._with.world.remember_secret(output.metadata.namespace, output.secret_name, None)
-        self._seen.pop((output.metadata.namespace, output.secret_name), None)
+        self._seen.pop(_key(output), None)
         return NOTHING
 
     async def _tidy(self, output: MachineOutput) -> None:
@@ -361,14 +365,10 @@ class OutputReconciler:
     async def _refuse(
         self, key: Key, version: str, output: MachineOutput, held: Holding, refusal: MachinebotError
     ) -> datetime | None:
-        outcome = Outcome.of_refusal(refusal)
-        await self._report.refused(key, version, output, held, outcome)
+        await self._report.refused(key, version, output, held, refusal)
         if refusal.reason in WATCHED_BY_NOBODY:
             return backoff.retry_at(REFUSAL_ROUND, output.metadata.uid, self._with.clock.now())
         return None
-
-    def _forget(self, key: Key) -> None:
-        self._seen.pop((key.namespace, key.name), None)
 
 
 WATCHED_BY_NOBODY: Final = frozenset({"SecretConflict", "SecretTerminating", "ServiceAccountConflict", "Forbidden"})
@@ -381,7 +381,7 @@ REFUSAL_ROUND: Final = 4
 def requested(output: MachineOutput) -> str | None:
     """The wish for a renewal that stands on the output, or None."""
     text = output.metadata.annotations.get(RENEW_ANNOTATION)
-    return None if text is None else text[:MAX_REQUEST]
+    return None if text is None else text[: holding.MAX_FULFILLED]
 
 
 def check_ours(output: MachineOutput, secret: StoredSecret) -> None:
@@ -416,6 +416,10 @@ def _was_in_the_way(output: MachineOutput) -> bool:
     """Whether a Secret that is not ours had the name at the last look: then it is read before anything is signed again."""
     ready = find_condition(output.status.conditions, READY)
     return ready is not None and ready.reason in ("SecretConflict", "SecretTerminating")
+
+
+def _key(output: MachineOutput) -> Key:
+    return Key(Sort.OUTPUT, output.metadata.namespace, output.metadata.name)
 
 
 def _entry(secret: StoredSecret) -> SecretEntry:

@@ -1,9 +1,8 @@
 """Says in an output's status, in an event and in the log what was done, refused or failed."""
 
 import logging
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic_core import from_json
 
@@ -37,19 +36,6 @@ log = logging.getLogger(__name__)
 
 NOT_COUNTED: Final = frozenset({"AuthorityNotReady"})
 """Troubles that end by an event of their own, which brings the output back: no attempt, no back-off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A refusal as status tells it."""
-
-    reason: str
-    message: str
-
-    @classmethod
-    def of_refusal(cls, error: MachinebotError) -> Self:
-        """From the error that said so."""
-        return cls(reason=error.reason, message=error.message)
 
 
 class Reporter:
@@ -95,11 +81,11 @@ class Reporter:
         renew = renew_at(output, credential)
         return renew if now < renew else credential.not_after
 
-    async def refused(self, key: Key, version: str, output: MachineOutput, held: Holding, outcome: Outcome) -> None:
+    async def refused(self, key: Key, version: str, output: MachineOutput, held: Holding, refusal: MachinebotError) -> None:
         """The output cannot be fulfilled as it stands; what is in the Secret is left there until it ends."""
         status = output.status if held.credential is not None else _emptied(output)
         conditions = without_condition(status.conditions, RENEWING)
-        conditions = self._condition(conditions, output, READY, "False", outcome.reason, outcome.message)
+        conditions = self._condition(conditions, output, READY, "False", refusal.reason, refusal.message)
         new = status.model_copy(
             update={
                 "observed_generation": output.metadata.generation,
@@ -110,8 +96,8 @@ class Reporter:
             }
         )
         if await self._status.write(key, version, output.status, new):
-            self._event(output, "Warning", outcome.reason, outcome.message)
-            log.warning("refused", extra={"output": str(key), "reason": outcome.reason, "detail": outcome.message})
+            self._event(output, "Warning", refusal.reason, refusal.message)
+            log.warning("refused", extra={"output": str(key), "reason": refusal.reason, "detail": refusal.message})
 
     async def trouble(
         self,
