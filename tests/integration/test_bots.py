@@ -234,7 +234,6 @@ def test_a_bot_that_was_made_again_joins_as_another_one(tenant: Tenant, role: st
     tenant.delete("MachineBot", "deployer")
     tenant.bot(roles=(role,))
     tenant.delete("ServiceAccount", ACCOUNT)  # as the garbage collector does, which knows a new kind only after half a minute
-    running.step(timedelta(minutes=1))
     bot = tenant.ready("deployer", "MachineBot")
     eventually(
         "the account is the new bot's",

@@ -66,7 +66,14 @@ def fresh_release(empty_cluster: ControlPlane) -> Iterator[Release]:
     installed = install_chart(empty_cluster)
     yield installed
     installed.uninstall()
-    empty_cluster.kubectl("delete", "crd", *crd_names())
+    delete_crds(empty_cluster)
+
+
+def delete_crds(cluster: ControlPlane) -> None:
+    """Delete them once each can be listed: a CRD deleted while its storage is still being set up stays Terminating for minutes."""
+    for name in crd_names():
+        cluster.kubectl("get", name, "--all-namespaces")
+    cluster.kubectl("delete", "crd", *crd_names())
 
 
 def crd_names() -> list[str]:

@@ -364,14 +364,15 @@ class World:
         """A ServiceAccount of ours matters only when it is gone."""
         if not gone:
             return []
-        references = metadata.get("ownerReferences") or []
-        bots = [reference for reference in references if reference.get("kind") == Sort.BOT]
         concerned = []
-        for reference in bots:
-            entry = self._entries[Sort.BOT].get((metadata["namespace"], reference["name"]))
-            if entry is not None and entry.uid == reference["uid"]:
-                self.lost_accounts.add(BotRef(metadata["namespace"], reference["name"]))
-                concerned.append(Due(Key(Sort.BOT, metadata["namespace"], reference["name"])))
+        for reference in metadata.get("ownerReferences") or []:
+            place = (metadata["namespace"], reference["name"])
+            entry = self._entries[Sort.BOT].get(place)
+            if reference.get("kind") != Sort.BOT or entry is None:
+                continue
+            if entry.uid == reference["uid"]:
+                self.lost_accounts.add(BotRef(*place))
+            concerned.append(Due(Key(Sort.BOT, *place)))  # of an earlier bot of that name: it stood in the way of this one
         return concerned
 
 

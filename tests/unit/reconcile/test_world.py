@@ -354,11 +354,16 @@ def test_a_service_account_that_is_deleted_is_lost_to_its_bot() -> None:
     assert world.lost_accounts == {BotRef("ci", "deployer")}
 
 
+def test_the_end_of_an_earlier_bots_service_account_frees_the_way_of_the_bot_that_has_its_name() -> None:
+    world = filled()
+    assert told(account(world, gone=True, owner=("MachineBot", "deployer", "an-earlier-one"))) == {DEPLOYER}
+    assert world.lost_accounts == set()
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         pytest.param({}, id="of nobody"),
-        pytest.param({"owner": ("MachineBot", "deployer", "an-earlier-one")}, id="of an earlier bot of that name"),
         pytest.param({"owner": ("MachineBot", "gone", "u")}, id="of a bot that is not there"),
         pytest.param({"owner": ("Deployment", "deployer", "machinebot-deployer")}, id="of another kind"),
         pytest.param({"owner": BOT_OWNER, "namespace": "prod"}, id="of another namespace"),
