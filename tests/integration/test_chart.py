@@ -273,7 +273,7 @@ def test_the_type_checker_has_nothing_to_say_about_the_policies(release: Release
         statuses = {entry["metadata"]["name"]: entry.get("status", {}) for entry in items}
         return {name: status["typeChecking"] for name, status in statuses.items() if "typeChecking" in status}
 
-    eventually(lambda: len(checked()) == 5, "all policies are type-checked")
+    eventually(lambda: len(checked()) == 6, "all policies are type-checked")
     assert {name: check for name, check in checked().items() if check} == {}
 
 
