@@ -15,7 +15,6 @@ AT_ONCE: Final = 24
 NAMESPACE: Final = "bench"
 """Where all of the load goes."""
 
-CONFIG_MAPS: Final = Resource("/api/v1", "configmaps", namespaced=True)
 
 Json = dict[str, Any]
 

@@ -189,6 +189,7 @@ class Operator:
             client=client,
             world=world,
             queue=queue,
+            enqueue=enqueue,
             reconcilers={
                 Sort.AUTHORITY: keeper.reconcile,
                 Sort.ROLE: RoleReconciler(client, world, clock).reconcile,

@@ -4,9 +4,9 @@ The signed bytes are parsed again and held against the request, so that neither 
 out (boulder's lints, SPIRE's credvalidator). Every check is a row; a new one is a row and a row of the tests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
@@ -17,6 +17,9 @@ from machinebot.authority.keys import UNREADABLE, authorized_key, spki
 from machinebot.authority.profiles import Request, SSHRequest, X509Request
 from machinebot.errors import Denied
 from machinebot.policy.credential import AnchorState, Purpose
+
+CertificateT = TypeVar("CertificateT", x509.Certificate, SSHCertificate)
+RequestT = TypeVar("RequestT", X509Request, SSHRequest)
 
 REASON: Final = "CertificateRefused"
 """Reason where a check fails: always a defect, never what a person wrote."""
@@ -44,16 +47,7 @@ def check_x509(der: bytes, request: X509Request, issuer: Generation) -> x509.Cer
     Raises:
         Denied: It differs; it must not be handed out.
     """
-    failed = "readable"
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        for check in X509_CHECKS:
-            failed = check.__name__
-            if not check(certificate, request, issuer):
-                raise _refused(request.profile.purpose, failed, "it was not handed out")
-    except UNREADABLE as error:
-        raise _refused(request.profile.purpose, failed, "it was not handed out") from error
-    return certificate
+    return _hold(lambda: x509.load_der_x509_certificate(der), X509_CHECKS, request, issuer)
 
 
 def check_ssh(line: bytes, request: SSHRequest, issuer: Generation) -> None:
@@ -67,17 +61,32 @@ def check_ssh(line: bytes, request: SSHRequest, issuer: Generation) -> None:
     Raises:
         Denied: It differs; it must not be handed out.
     """
+    _hold(lambda: _load_ssh(line), SSH_CHECKS, request, issuer)
+
+
+def _load_ssh(line: bytes) -> SSHCertificate:
+    certificate = load_ssh_public_identity(line)
+    if not isinstance(certificate, SSHCertificate):
+        raise TypeError("a plain public key, no certificate")
+    return certificate
+
+
+def _hold(
+    load: Callable[[], CertificateT],
+    checks: Iterable[Callable[[CertificateT, RequestT, Generation], bool]],
+    request: RequestT,
+    issuer: Generation,
+) -> CertificateT:
     failed = "readable"
     try:
-        certificate = load_ssh_public_identity(line)
-        if not isinstance(certificate, SSHCertificate):
-            raise _refused(request.profile.purpose, failed, "it was not handed out")
-        for check in SSH_CHECKS:
+        certificate = load()
+        for check in checks:
             failed = check.__name__
             if not check(certificate, request, issuer):
                 raise _refused(request.profile.purpose, failed, "it was not handed out")
     except UNREADABLE as error:
         raise _refused(request.profile.purpose, failed, "it was not handed out") from error
+    return certificate
 
 
 def _refused(purpose: Purpose, check: str, outcome: str) -> Denied:

@@ -109,17 +109,17 @@ class Leader:
                 record = self._record if self.leads else await self._leases.read()
                 if record is not None and not self._is_free(record):
                     return False
-                written = await self._leases.write(
-                    record, holder=self._identity, now=_now(), seconds=max(1, round(self._duration))
-                )
-                if written is None:
-                    self._record = None
-                    return await self._reread(begun)
+                return await self._claim(record, begun) or await self._reread(begun)
         except (MachinebotError, TimeoutError) as error:
             log.warning("lease not renewed", extra={"detail": str(error) or type(error).__name__})
             return False
-        self._record, self._renewed_at = written, begun
-        return True
+
+    async def _claim(self, record: LeaseRecord | None, begun: float) -> bool:
+        """Writes our name onto the record as it was read; returns whether nobody was quicker."""
+        self._record = await self._leases.write(record, holder=self._identity, now=_now(), seconds=max(1, round(self._duration)))
+        if self._record is not None:
+            self._renewed_at = begun
+        return self._record is not None
 
     async def _reread(self, begun: float) -> bool:
         """Somebody was quicker, or our own last write came through after all: what stands there now decides."""
@@ -129,11 +129,7 @@ class Leader:
                 self._is_free(record)
             self._renewed_at = None
             return False
-        written = await self._leases.write(record, holder=self._identity, now=_now(), seconds=max(1, round(self._duration)))
-        if written is None:
-            return False
-        self._record, self._renewed_at = written, begun
-        return True
+        return await self._claim(record, begun)
 
     def _is_free(self, record: LeaseRecord) -> bool:
         """Whether we may take it: ours, given up, or not renewed for its whole duration while we were looking."""

@@ -30,6 +30,7 @@ class Term:
         client: KubeClient,
         world: World,
         queue: WorkQueue[Key],
+        enqueue: Callable[[Due], None],
         reconcilers: Mapping[Sort, Reconcile],
         metrics: Metrics,
         clock: Clock,
@@ -40,6 +41,7 @@ class Term:
         self._client = client
         self._world = world
         self._queue = queue
+        self._enqueue = enqueue
         self._reconcilers = reconcilers
         self._metrics = metrics
         self._clock = clock
@@ -58,7 +60,7 @@ class Term:
         sweep = Sweep(
             client=self._client,
             world=self._world,
-            enqueue=self.enqueue,
+            enqueue=self._enqueue,
             metrics=self._metrics,
             clock=self._clock,
             namespaces=self._settings.watch_namespaces,
@@ -82,10 +84,6 @@ class Term:
                 group.create_task(workers.run(), name=f"worker {number}")
             group.create_task(sweep.run(self._settings.sweep_interval), name="sweep")
 
-    def enqueue(self, due: Due) -> None:
-        """Has an object looked at."""
-        self._queue.add_after(due.key, due.delay)
-
     async def _kopf(self) -> None:
         namespaces = self._settings.watch_namespaces
         await handlers.watch(self._observe, self._world.knows, namespaces, spawned=self._take_signals)
@@ -103,7 +101,7 @@ class Term:
 
     def _observe(self, resource: Resource, body: Mapping[str, Any], gone: bool) -> None:  # noqa: FBT001 - a callback
         for due in self._world.observe(resource, body, gone=gone):
-            self.enqueue(due)
+            self._enqueue(due)
 
     def _metadata_watches(self) -> list[MetadataWatch]:
         namespaces = self._settings.watch_namespaces or ("",)

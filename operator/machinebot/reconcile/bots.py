@@ -85,9 +85,9 @@ class BotReconciler:
         if written:
             subject = Subject(KIND.kind, key.namespace, key.name, bot.metadata.uid, entry.version)
             self._events.record(subject, "Warning", error.reason, error.message, action="Join")
-        if isinstance(error, (Denied, Invalid)) and error.reason not in ("ServiceAccountConflict", "Forbidden"):
+        if isinstance(error, (Denied, Invalid)) and error.reason not in backoff.WATCHED_BY_NOBODY:
             return None
-        if error.reason == "AuthorityNotReady":
+        if error.reason in backoff.NOT_COUNTED:
             return None
         self._failures[ref] = self._failures.get(ref, 0) + 1
         return backoff.retry_at(self._failures[ref], bot.metadata.uid, self._clock.now())

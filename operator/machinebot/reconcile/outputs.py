@@ -366,13 +366,10 @@ class OutputReconciler:
         self, key: Key, version: str, output: MachineOutput, held: Holding, refusal: MachinebotError
     ) -> datetime | None:
         await self._report.refused(key, version, output, held, refusal)
-        if refusal.reason in WATCHED_BY_NOBODY:
+        if refusal.reason in backoff.WATCHED_BY_NOBODY:
             return backoff.retry_at(REFUSAL_ROUND, output.metadata.uid, self._with.clock.now())
         return None
 
-
-WATCHED_BY_NOBODY: Final = frozenset({"SecretConflict", "SecretTerminating", "ServiceAccountConflict", "Forbidden"})
-"""Refusals that end by a change which no watch of ours shows: looked at again now and then."""
 
 REFUSAL_ROUND: Final = 4
 """Which step of the back-off these are looked at in: about 16 s."""

@@ -2,7 +2,7 @@
 
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_core import from_json
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from machinebot.reconcile.outputs import Target
 
 log = logging.getLogger(__name__)
-
-NOT_COUNTED: Final = frozenset({"AuthorityNotReady"})
-"""Troubles that end by an event of their own, which brings the output back: no attempt, no back-off."""
 
 
 class Reporter:
@@ -117,7 +114,7 @@ class Reporter:
         now = self._clock.now()
         if target is None and (waiting := self.waits(output, now)) is not None:
             return waiting
-        counted = error.reason not in NOT_COUNTED
+        counted = error.reason not in backoff.NOT_COUNTED
         failures = output.status.failed_attempts + counted
         retry = backoff.retry_at(failures, output.metadata.uid, now, asked=error.retry_after) if counted else None
         good = is_good(held.credential, now)
