@@ -18,8 +18,8 @@ from machinebot.authority.profiles import Request, SSHRequest, X509Request
 from machinebot.errors import Denied
 from machinebot.policy.credential import AnchorState, Purpose
 
-CertificateT = TypeVar("CertificateT", x509.Certificate, SSHCertificate)
-RequestT = TypeVar("RequestT", X509Request, SSHRequest)
+_CertificateT = TypeVar("_CertificateT", x509.Certificate, SSHCertificate)
+_RequestT = TypeVar("_RequestT", X509Request, SSHRequest)
 
 REASON: Final = "CertificateRefused"
 """Reason where a check fails: always a defect, never what a person wrote."""
@@ -72,11 +72,11 @@ def _load_ssh(line: bytes) -> SSHCertificate:
 
 
 def _hold(
-    load: Callable[[], CertificateT],
-    checks: Iterable[Callable[[CertificateT, RequestT, Generation], bool]],
-    request: RequestT,
+    load: Callable[[], _CertificateT],
+    checks: Iterable[Callable[[_CertificateT, _RequestT, Generation], bool]],
+    request: _RequestT,
     issuer: Generation,
-) -> CertificateT:
+) -> _CertificateT:
     failed = "readable"
     try:
         certificate = load()
