@@ -1,9 +1,11 @@
 """Bots on a real API server: their ServiceAccounts, and joining with them."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from support.credentials import StoredSecret
 from support.inprocess import RunningOperator
 from support.stage import Stage, Tenant, condition, reason_of, told
 from support.waiting import eventually
@@ -23,6 +25,16 @@ def pinned(tenant: Tenant, bot: str = "deployer") -> dict[str, str]:
     """The ServiceAccount that the bot's status names."""
     account: dict[str, str] = tenant.get("MachineBot", bot)["status"].get("serviceAccount") or {}
     return account
+
+
+def settled(tenant: Tenant, role: str, running: RunningOperator, **spec: Any) -> tuple[StoredSecret, dict[str, str]]:
+    """A bot that has joined and an output that was issued, with nothing left to do: its Secret, and whom the bot is pinned to."""
+    tenant.bot(roles=(role,), **spec)
+    tenant.output()
+    tenant.ready()
+    tenant.ready("deployer", "MachineBot")
+    running.settle()
+    return tenant.secret(), pinned(tenant)
 
 
 def test_a_bot_gets_a_service_account_of_its_own_that_mounts_no_token(tenant: Tenant, role: str) -> None:
@@ -145,12 +157,7 @@ def test_a_bot_whose_name_for_the_account_changes_joins_with_the_new_one(
 def test_its_own_service_account_is_made_again_when_it_was_deleted_and_joined_anew(
     tenant: Tenant, role: str, running: RunningOperator
 ) -> None:
-    tenant.bot(roles=(role,))
-    tenant.output()
-    tenant.ready()
-    tenant.ready("deployer", "MachineBot")
-    running.settle()
-    secret, old = tenant.secret(), pinned(tenant)
+    secret, old = settled(tenant, role, running)
     tenant.delete("ServiceAccount", ACCOUNT)
     eventually("it was made again and joined", lambda: pinned(tenant)["uid"] not in ("", old["uid"]))
     running.settle()
@@ -164,12 +171,7 @@ def test_its_own_service_account_is_made_again_when_it_was_deleted_and_joined_an
 def test_its_own_service_account_that_was_deleted_while_the_operator_was_down_is_made_again(
     tenant: Tenant, role: str, running: RunningOperator
 ) -> None:
-    tenant.bot(roles=(role,))
-    tenant.output()
-    tenant.ready()
-    tenant.ready("deployer", "MachineBot")
-    running.settle()
-    secret, old = tenant.secret(), pinned(tenant)
+    secret, old = settled(tenant, role, running)
     running.stop()
     tenant.delete("ServiceAccount", ACCOUNT)
     running.start()
@@ -185,12 +187,7 @@ def test_a_named_service_account_that_was_made_again_is_pinned_anew_and_told(
     tenant: Tenant, role: str, running: RunningOperator
 ) -> None:
     tenant.service_account("deployer")
-    tenant.bot(roles=(role,), serviceAccountName="deployer")
-    tenant.output()
-    tenant.ready()
-    tenant.ready("deployer", "MachineBot")
-    running.settle()
-    secret, old = tenant.secret(), pinned(tenant)
+    secret, old = settled(tenant, role, running, serviceAccountName="deployer")
     tenant.delete("ServiceAccount", "deployer")
     uid = tenant.service_account("deployer")
     assert uid != old["uid"]
@@ -226,11 +223,7 @@ def test_a_named_service_account_that_is_gone_leaves_the_credential_until_its_en
 
 
 def test_a_bot_that_was_made_again_joins_as_another_one(tenant: Tenant, role: str, running: RunningOperator) -> None:
-    tenant.bot(roles=(role,))
-    tenant.output()
-    tenant.ready()
-    tenant.ready("deployer", "MachineBot")
-    running.settle()
+    settled(tenant, role, running)
     tenant.delete("MachineBot", "deployer")
     tenant.bot(roles=(role,))
     tenant.delete("ServiceAccount", ACCOUNT)  # as the garbage collector does, which knows a new kind only after half a minute

@@ -36,6 +36,18 @@ def proxy(plane: ControlPlane) -> Iterator[Proxy]:
         yield running
 
 
+def behind(proxy: Proxy, stage: Stage, tenant: Tenant, directory: Path) -> RunningOperator:
+    """An operator all of whose connections go through the proxy."""
+    through = proxy.kubeconfig(stage.kubeconfig, directory / "kubeconfig")
+    return stage.operator(
+        kubeconfig=through,
+        watch_kubeconfig=through,
+        sweep_interval=SWEEP,
+        request_timeout=1.0,
+        watch_namespaces=(tenant.namespace,),
+    )
+
+
 def serving(running: RunningOperator, tenant: Tenant, role: str) -> None:
     """Wait until it leads and an output was made Ready."""
     running.wait_leading()
@@ -83,14 +95,7 @@ def test_an_output_that_was_deleted_under_silent_watches_is_forgotten_by_the_swe
 def test_when_every_connection_falls_silent_the_operator_comes_back_by_itself(
     stage: Stage, tenant: Tenant, role: str, proxy: Proxy, tmp_path: Path
 ) -> None:
-    through = proxy.kubeconfig(stage.kubeconfig, tmp_path / "kubeconfig")
-    with stage.operator(
-        kubeconfig=through,
-        watch_kubeconfig=through,
-        sweep_interval=SWEEP,
-        request_timeout=1.0,
-        watch_namespaces=(tenant.namespace,),
-    ) as running:
+    with behind(proxy, stage, tenant, tmp_path) as running:
         serving(running, tenant, role)
         running.settle()
         secret, mark = tenant.secret("before"), tenant.mark()
@@ -104,14 +109,7 @@ def test_when_every_connection_falls_silent_the_operator_comes_back_by_itself(
 def test_a_secret_that_was_deleted_under_silent_watches_is_issued_again(
     stage: Stage, tenant: Tenant, role: str, proxy: Proxy, tmp_path: Path
 ) -> None:
-    through = proxy.kubeconfig(stage.kubeconfig, tmp_path / "kubeconfig")
-    with stage.operator(
-        kubeconfig=through,
-        watch_kubeconfig=through,
-        sweep_interval=SWEEP,
-        request_timeout=1.0,
-        watch_namespaces=(tenant.namespace,),
-    ) as running:
+    with behind(proxy, stage, tenant, tmp_path) as running:
         serving(running, tenant, role)
         running.settle()
         secret = tenant.secret("before")

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,21 +12,9 @@ from machinebot.errors import Denied
 from machinebot.logs import configure
 from machinebot.reconcile.world import Key, Sort
 
+pytestmark = pytest.mark.usefixtures("_logging_as_before")
+
 log = logging.getLogger("machinebot.somewhere")
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """Puts everything back that `configure` sets for the whole process."""
-    root = logging.getLogger()
-    names = ("machinebot", "kopf")
-    handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in names}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in names:
-        logging.getLogger(name).setLevel(levels[name])
 
 
 def line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from typing import Any
 
 from controlplane import commands, kubeconfig
 from controlplane.binaries import Binaries, ensure
-from controlplane.commands import LOOPBACK, Layout
+from controlplane.commands import Layout
 from controlplane.pki import Authority, token_signing_key, write_private
-from controlplane.ports import ReservedPort
+from controlplane.ports import LOOPBACK, ReservedPort, get
 from controlplane.processes import Part, wait_until
 
 START_SECONDS = 90.0
@@ -51,7 +51,7 @@ class ControlPlane:
     """
 
     def __init__(self, directory: Path, binaries: Binaries, *, audit_log: bool, audit_reads: bool, flags: Sequence[str]) -> None:
-        self._ports = (ReservedPort(LOOPBACK), ReservedPort(LOOPBACK))
+        self._ports = (ReservedPort(), ReservedPort())
         self._layout = Layout(directory, api_port=self._ports[0].number, etcd_port=self._ports[1].number)
         self._serving_authority = Authority("machinebot-controlplane-serving")
         self._client_authority = Authority("machinebot-controlplane-clients")
@@ -294,25 +294,14 @@ class ControlPlane:
     def _get(self, path: str) -> tuple[int, bytes]:
         """One GET as administrator: (status, body). Speaks to loopback directly, whatever proxies the environment names."""
         connection = http.client.HTTPSConnection(LOOPBACK, self._layout.api_port, context=self._tls, timeout=REQUEST_SECONDS)
-        return _exchange(connection, path)
+        return get(connection, path)
 
     def _api_server_is_ready(self) -> bool:
         return self._get("/readyz")[0] == http.HTTPStatus.OK
 
     def _etcd_is_healthy(self) -> bool:
         connection = http.client.HTTPConnection(LOOPBACK, self._layout.etcd_port, timeout=REQUEST_SECONDS)
-        return _exchange(connection, "/health")[0] == http.HTTPStatus.OK
-
-
-def _exchange(connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
-    """Send one GET and close; a server that hangs up in the middle is an OSError like one that refuses."""
-    with contextlib.closing(connection):
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except http.client.HTTPException as error:
-            raise OSError(f"{path}: {error!r}") from error
+        return get(connection, "/health")[0] == http.HTTPStatus.OK
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.binaries import Binaries
+from controlplane.ports import LOOPBACK
 
-LOOPBACK = "127.0.0.1"
-"""Nothing of this control plane is reachable from another machine."""
 CLUSTER_ISSUER = "https://kubernetes.default.svc"
 """A second audience that tokens may carry: what charts and examples written for real clusters ask for."""
 SERVICE_ADDRESSES = "10.96.0.0/16"

@@ -4,6 +4,7 @@ import datetime as dt
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ from typing import Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from controlplane.ports import LOOPBACK, ReservedPort, get
 from controlplane.processes import ProgramError, spawn, tail, wait_until
 from workbench.chart import Release
 from workbench.deployment import ENTRYPOINT, Container, read, with_flag
-from workbench.ports import LOOPBACK, HeldPort
 
 SOURCE: Final = Path(__file__).parents[2] / "operator"
 """The product's source root: what is run is this checkout, installed or not."""
@@ -43,7 +44,7 @@ class OperatorProcess:
 
     def __init__(self, container: Container, *, kubeconfig: Path, directory: Path, program: Sequence[str] = PROGRAM) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._port = HeldPort()
+        self._port = ReservedPort(socket.SO_REUSEADDR)
         self._grace_seconds = container.grace_seconds
         self.name = container.pod.name
         """Name of the pod that it stands for, and its identity in the Lease."""
@@ -177,14 +178,7 @@ class OperatorProcess:
             OSError: it does not answer.
         """
         connection = http.client.HTTPConnection(LOOPBACK, self._port.number, timeout=REQUEST_SECONDS)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except http.client.HTTPException as error:
-            raise OSError(f"{path}: {error!r}") from error
-        finally:
-            connection.close()
+        return get(connection, path)
 
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics: `name` or `name{label="value",...}`, labels sorted, to its value.

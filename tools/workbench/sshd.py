@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from controlplane.pki import write_private
+from controlplane.ports import LOOPBACK, ReservedPort
 from controlplane.processes import Part, ProgramError, wait_until
-from workbench.ports import LOOPBACK, HeldPort
 
 START_SECONDS: Final = 20.0
 """From start to the first banner; well below a second on an idle machine."""
@@ -68,7 +68,7 @@ class SSHServer:
             OpenSSHMissingError: there is no sshd; the text says what to install.
         """
         program = _program("sshd", package="openssh-server")
-        self._held = HeldPort()
+        self._held = ReservedPort(socket.SO_REUSEADDR)
         self.port = self._held.number
         """Where it listens, on 127.0.0.1; the same after a restart."""
         self.log = directory / "sshd.log"

@@ -1,9 +1,7 @@
 """The command line, as people use it."""
 
-import logging
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +54,7 @@ def test_help_names_the_commands(command: list[str]) -> None:
 
 
 @pytest.fixture
-def _as_before() -> Iterator[None]:
-    """Logging is set up for the whole process; it is put back."""
-    root, names = logging.getLogger(), ("machinebot", "kopf")
-    handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in names}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in names:
-        logging.getLogger(name).setLevel(levels[name])
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, _as_before: None) -> list[OperatorSettings]:
+def started(monkeypatch: pytest.MonkeyPatch, _logging_as_before: None) -> list[OperatorSettings]:
     """The settings that the operator was started with; nothing runs."""
     seen: list[OperatorSettings] = []
 

@@ -94,7 +94,7 @@ def test_the_tail_of_a_log(tmp_path: Path) -> None:
 
 
 def test_reserved_ports_differ_and_are_given_back() -> None:
-    ports = [ReservedPort("127.0.0.1") for _ in range(20)]
+    ports = [ReservedPort() for _ in range(20)]
     assert len({port.number for port in ports}) == 20
     for port in ports:
         port.release()
