@@ -2,8 +2,7 @@
 
 import base64
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,13 @@ from typing import Any
 import pytest
 
 from controlplane.cluster import ControlPlane, KubectlError, start_control_plane
+from support.waiting import eventually
 from workbench.chart import Release, install_chart
 
 pytestmark = pytest.mark.cluster
 
-DEADLINE = 60.0
 LABEL = {"app.kubernetes.io/managed-by": "machinebot"}
 AUDIENCE = "example.test"
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -138,10 +130,10 @@ def wait_for_policies(cluster: ControlPlane, installed: Release) -> None:
         (joe, "machinebot-bot-roles-3-to-16", TRY, bot("probe", *PROBE_ROLES[:2], "production")),
         (joe, "machinebot-bot-roles-17-to-32", TRY, bot("probe", *PROBE_ROLES, "production")),
     ]
-    eventually(lambda: cluster.kubectl("get", "serviceaccount", "--namespace=ci", "--output=name") != "", "the default account")
+    eventually("the default account", lambda: cluster.kubectl("get", "serviceaccount", "--namespace=ci", "--output=name") != "")
     for person, policy, command, content in probes:
-        eventually(lambda: person.is_refused_by(policy, *command, content=content), policy)  # noqa: B023 - used at once
-    eventually(lambda: not joe.is_refused_by("machinebot-bot-roles", *TRY, content=bot("probe", "access")), "joe's right")
+        eventually(policy, lambda: person.is_refused_by(policy, *command, content=content))  # noqa: B023 - used at once
+    eventually("joe's right", lambda: not joe.is_refused_by("machinebot-bot-roles", *TRY, content=bot("probe", "access")))
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +389,7 @@ def test_as_many_roles_as_a_bot_may_have_are_asked_about_one_by_one(release: Rel
     give(cluster, "mary", *roles)
     mary = Person(cluster, cluster.kubeconfig(user="mary"))
     for policy in ("machinebot-bot-roles", "machinebot-bot-roles-3-to-16", "machinebot-bot-roles-17-to-32"):
-        eventually(lambda: not mary.is_refused_by(policy, *TRY, content=bot("many", *roles)), policy)  # noqa: B023 - used at once
+        eventually(policy, lambda: not mary.is_refused_by(policy, *TRY, content=bot("many", *roles)))  # noqa: B023 - used at once
     mary.kubectl(*TRY, content=bot("many", *roles))
     for place in range(32):
         asked = [*roles[:place], "production", *roles[place + 1 :]]

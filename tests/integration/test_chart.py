@@ -6,8 +6,7 @@ import shutil
 import socket
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,19 @@ import yaml
 
 from controlplane.cluster import ControlPlane, KubectlError, start_control_plane
 from controlplane.processes import ProgramError
+from support.waiting import eventually
 from workbench.chart import CHART, HelmError, Release, install_chart, run_helm, template_chart
 from workbench.deployment import expand, resolve, with_flag
 from workbench.operator import OperatorProcess, parse_metrics
 
 pytestmark = pytest.mark.cluster
 
-DEADLINE = 60.0
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "machinebot-system"
 OURS = "machinebot.dev"
 
 Rule = tuple[str, str, str]
 """(verb, group, resource with subresource)."""
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 def rows(verbs: str, group: str, resources: str) -> set[Rule]:
@@ -273,7 +265,7 @@ def test_the_type_checker_has_nothing_to_say_about_the_policies(release: Release
         statuses = {entry["metadata"]["name"]: entry.get("status", {}) for entry in items}
         return {name: status["typeChecking"] for name, status in statuses.items() if "typeChecking" in status}
 
-    eventually(lambda: len(checked()) == 6, "all policies are type-checked")
+    eventually("all policies are type-checked", lambda: len(checked()) == 6)
     assert {name: check for name, check in checked().items() if check} == {}
 
 
@@ -470,7 +462,7 @@ def test_bots_and_outputs_belong_to_view_and_edit_and_nothing_else_does(release:
     }
     for role, expected in {"view": read, "edit": write, "admin": write}.items():
         cluster.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "--namespace=team-a")
-        eventually(partial(has_exactly, cluster, role, expected), f"{role} is aggregated")
+        eventually(f"{role} is aggregated", partial(has_exactly, cluster, role, expected))
         assert granted(cluster, role, everything, "team-a") == expected
         cluster.kubectl("delete", "rolebinding", role, "--namespace=team-a")
 

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,10 @@ import pytest
 from controlplane.cluster import ControlPlane, KubectlError, start_control_plane
 from controlplane.commands import CLUSTER_ISSUER
 from controlplane.processes import ProgramError
+from support.waiting import DEADLINE, eventually
 
 pytestmark = pytest.mark.cluster
 
-DEADLINE = 60.0
 TOOLS = Path(__file__).parents[2] / "tools"
 
 POLICY = """
@@ -51,13 +50,6 @@ def namespace(cluster: ControlPlane, request: pytest.FixtureRequest) -> str:
     return name
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.05)
-
-
 def processes_of(directory: Path) -> set[str]:
     """The names of the live programs whose command line names this directory."""
     names = set()
@@ -88,7 +80,7 @@ def test_a_user_without_rights_is_refused(cluster: ControlPlane) -> None:
 def test_rights_of_a_group_reach_its_users(cluster: ControlPlane, namespace: str) -> None:
     cluster.kubectl("create", "rolebinding", "view", "--clusterrole=view", "--group=viewers", f"--namespace={namespace}")
     command = ["get", "configmaps", f"--namespace={namespace}"]
-    eventually(lambda: _allowed(cluster, *command), "the role binding reaches the authorizer")
+    eventually("the role binding reaches the authorizer", lambda: _allowed(cluster, *command))
     with pytest.raises(KubectlError, match="forbidden"):
         cluster.kubectl(*command, user="bob", groups=["others"])
 
@@ -135,7 +127,7 @@ def test_admission_policies_are_enforced(cluster: ControlPlane, namespace: str) 
             return "such a name is forbidden" in str(error)
         return False
 
-    eventually(refused, "the policy is in force")
+    eventually("the policy is in force", refused)
 
 
 def test_garbage_is_collected_and_namespaces_go_away(cluster: ControlPlane, namespace: str) -> None:
@@ -160,7 +152,7 @@ def test_a_deployment_gets_its_pods(cluster: ControlPlane, namespace: str) -> No
     here = f"--namespace={namespace}"
     cluster.kubectl("create", "deployment", "web", "--image=example.test/web", "--replicas=2", here)
     pods = ["get", "pods", here, "--output=name"]
-    eventually(lambda: len(cluster.kubectl(*pods).split()) == 2, "two pods")
+    eventually("two pods", lambda: len(cluster.kubectl(*pods).split()) == 2)
 
 
 def test_writes_stand_in_the_audit_log_and_reads_do_not(cluster: ControlPlane, namespace: str) -> None:
@@ -235,7 +227,7 @@ def test_a_killed_helper_leaves_no_process_behind(up: subprocess.Popen[str], tmp
     assert processes_of(tmp_path) >= {"etcd", "kube-apiserver", "kube-controller-manager"}
     up.kill()
     up.wait()
-    eventually(lambda: processes_of(tmp_path) == set(), "the kernel killed the parts")
+    eventually("the kernel killed the parts", lambda: processes_of(tmp_path) == set())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

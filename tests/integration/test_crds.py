@@ -1,7 +1,6 @@
 """The CRDs on a real API server: it takes them, takes what is right unchanged, and refuses what is wrong with a useful sentence."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from machinebot.resources.authority import CAStatus, MachineAuthorityStatus
 from machinebot.resources.bot import MachineBotStatus, ServiceAccountStatus
 from machinebot.resources.meta import CATEGORY, Condition, Status
 from machinebot.resources.output import Granted, GrantedName, MachineOutputStatus, SecretStatus
+from support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
-DEADLINE = 60.0
 CRDS = Path(__file__).parents[2] / "crds"
 DATA = Path(__file__).parent / "data" / "crds"
 GOOD = sorted((DATA / "good").glob("*.yaml"))
@@ -29,13 +28,6 @@ NOW = "2026-01-01T00:00:00Z"
 CONDITION = Condition(
     type="Ready", status="True", reason="Issued", message="good", last_transition_time=NOW, observed_generation=1
 )
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -67,7 +59,7 @@ def api() -> Iterator[ControlPlane]:
     with start_control_plane(controller_manager=False) as running:
         running.kubectl("apply", "--server-side", f"--filename={CRDS}")
         running.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
-        eventually(lambda: len(published_schemas(running)) == len(PLURALS), "the schemas of our kinds are published")
+        eventually("the schemas of our kinds are published", lambda: len(published_schemas(running)) == len(PLURALS))
         yield running
 
 
