@@ -32,7 +32,8 @@ FAILURES = (
 
 def main() -> int:
     """Run the demo; returns the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell that starts us in the background has it ignored
+        signal.signal(number, _interrupt)
     tell = Narrator(sys.stdout, STEPS)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="machinebot-demo-", ignore_cleanup_errors=True) as directory:
