@@ -1,18 +1,25 @@
 """The control plane that everything else is tested on: it is real, it can go away and come back, and it leaves nothing behind."""
 
+import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from controlplane.authentication import NotTakenError
 from controlplane.cluster import ControlPlane, KubectlError, start_control_plane
 from controlplane.commands import CLUSTER_ISSUER
+from controlplane.pki import Authority
+from controlplane.ports import get
 from controlplane.processes import ProgramError
+from support.kubernetes_access import User, user_of_certificate
 from support.waiting import DEADLINE, eventually
 
 pytestmark = pytest.mark.cluster
@@ -75,6 +82,47 @@ def test_a_user_without_rights_is_refused(cluster: ControlPlane) -> None:
     who = json.loads(cluster.kubectl("auth", "whoami", "--output=json", user="alice", groups=["dev"]))
     assert who["status"]["userInfo"]["username"] == "alice"
     assert who["status"]["userInfo"]["groups"] == ["dev", "system:authenticated"]
+
+
+def pair_of(authority: Authority, directory: Path, user: str = "carol") -> tuple[Path, Path]:
+    return authority.client(user, ["dev"]).write(directory, user)
+
+
+def test_clients_of_another_authority_count_inside_the_block_and_nowhere_else(cluster: ControlPlane, tmp_path: Path) -> None:
+    first, second = Authority("first"), Authority("second")
+    carol, dora = pair_of(first, tmp_path), pair_of(second, tmp_path, "dora")
+    assert user_of_certificate(cluster, *carol) is None
+    with cluster.accepting_clients(first.certificate):
+        assert user_of_certificate(cluster, *carol) == User("carol", ("dev",))
+        with cluster.accepting_clients(second.certificate, first.certificate):
+            assert user_of_certificate(cluster, *dora) == User("dora", ("dev",))
+        assert user_of_certificate(cluster, *dora) is None
+        assert user_of_certificate(cluster, *carol) == User("carol", ("dev",))
+        cluster.kubectl("get", "namespaces")
+    assert user_of_certificate(cluster, *carol) is None
+
+
+def test_something_else_than_a_certificate_is_no_authority_of_clients(cluster: ControlPlane) -> None:
+    before = cluster.directory.joinpath("pki", "client-ca.crt").read_bytes()
+    with pytest.raises(ValueError, match="PEM"), cluster.accepting_clients(b"-----BEGIN"):
+        pass
+    assert cluster.directory.joinpath("pki", "client-ca.crt").read_bytes() == before
+
+
+def test_an_issuer_of_tokens_that_is_no_https_address_is_refused_and_forgotten(cluster: ControlPlane) -> None:
+    entry = {"issuer": {"url": "http://plain.example.test", "audiences": ["x"]}, "claimMappings": {"username": {"claim": "sub"}}}
+    with pytest.raises(NotTakenError, match=r"kube-apiserver\.log"), cluster.accepting_tokens(entry):
+        pass
+    assert b"plain.example.test" not in cluster.directory.joinpath("authentication.json").read_bytes()
+    cluster.kubectl("get", "namespaces")
+
+
+def test_who_shows_nothing_is_anonymous_still(cluster: ControlPlane) -> None:
+    address = urlsplit(cluster.url)
+    tls = ssl.create_default_context(cadata=cluster.ca_pem.decode())
+    connection = http.client.HTTPSConnection(address.hostname or "", address.port, context=tls, timeout=DEADLINE)
+    status, body = get(connection, "/api/v1/namespaces")
+    assert (status, b'User \\"system:anonymous\\" cannot' in body) == (http.HTTPStatus.FORBIDDEN, True)
 
 
 def test_rights_of_a_group_reach_its_users(cluster: ControlPlane, namespace: str) -> None:

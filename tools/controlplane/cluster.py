@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from controlplane import commands, kubeconfig
-from controlplane.binaries import Binaries, ensure
+from controlplane import authentication, commands, kubeconfig
+from controlplane.authentication import Authentication
+from controlplane.binaries import Binaries, ensure, version
 from controlplane.commands import Layout
 from controlplane.pki import Authority, token_signing_key, write_private
 from controlplane.ports import LOOPBACK, ReservedPort, get
@@ -71,7 +72,10 @@ class ControlPlane:
         self.admin_kubeconfig = self.kubeconfig(user="admin", groups=[MASTERS])
         """The kubeconfig of a member of `system:masters`."""
         self._tls = self._admin_tls()
-        self._etcd, self._api_server, self._controller_manager = self._make_parts(flags)
+        configurable = version("kube-apiserver", binaries["kube-apiserver"]) >= authentication.OLDEST
+        self._etcd, self._api_server, self._controller_manager = self._make_parts(flags, configurable=configurable)
+        own = self._client_authority.certificate
+        self._authentication = Authentication(self._layout, own, self._api_server, self.server_metrics, configurable=configurable)
 
     @property
     def env(self) -> dict[str, str]:
@@ -198,6 +202,36 @@ class ControlPlane:
         with self._lock:
             return self._write_kubeconfig(content)
 
+    @contextlib.contextmanager
+    def accepting_clients(self, *authorities: bytes) -> Iterator[None]:
+        """Inside the block the API server takes client certificates of these CAs too (PEM, one or more in each).
+
+        It counts for new connections from the first line of the block on, and no more after it.
+
+        Raises:
+            ValueError: one is no PEM certificate.
+            processes.ProgramError: the API server did not take them in time.
+        """
+        with self._authentication.clients(authorities):
+            yield
+
+    @contextlib.contextmanager
+    def accepting_tokens(self, authenticator: Mapping[str, Any]) -> Iterator[None]:
+        """Inside the block the API server takes tokens of one more issuer.
+
+        Args:
+            authenticator: An entry of `jwt` in its AuthenticationConfiguration. The issuer must answer when the block is
+                entered, since the API server fetches its keys first; that takes 10 s. Tokens that it has seen within the last
+                10 s may still pass after the block.
+
+        Raises:
+            ValueError: the kube-apiserver is too old for it.
+            authentication.NotTakenError: the API server refused the entry, or the issuer did not answer it.
+            processes.ProgramError: it took too long.
+        """
+        with self._authentication.tokens(authenticator):
+            yield
+
     def kubectl(
         self,
         *arguments: str,
@@ -260,7 +294,6 @@ class ControlPlane:
         serving.write(layout.pki, "apiserver")
         self._client_authority.client("admin", [MASTERS]).write(layout.pki, "admin")
         (layout.pki / "serving-ca.crt").write_bytes(self._serving_authority.certificate)
-        (layout.pki / "client-ca.crt").write_bytes(self._client_authority.certificate)
         private, public = token_signing_key()
         write_private(layout.pki / "service-accounts.key", private)
         (layout.pki / "service-accounts.pub").write_bytes(public)
@@ -271,14 +304,15 @@ class ControlPlane:
         write_private(path, content)
         return path
 
-    def _make_parts(self, flags: Sequence[str]) -> tuple[Part, Part, Part]:
+    def _make_parts(self, flags: Sequence[str], *, configurable: bool) -> tuple[Part, Part, Part]:
         layout, binaries, environment = self._layout, self.binaries, dict(os.environ)
 
         def part(name: str, command: Sequence[str | Path]) -> Part:
             return Part(name, command, layout.logs / f"{name}.log", environment)
 
         manager_kubeconfig = self.kubeconfig(user="system:kube-controller-manager")
-        api_server = commands.api_server(binaries, layout, audit=self.audit_log is not None, extra=flags)
+        audit = self.audit_log is not None
+        api_server = commands.api_server(binaries, layout, audit=audit, configurable=configurable, extra=flags)
         manager = commands.controller_manager(binaries, layout, manager_kubeconfig)
         return (
             part("etcd", commands.etcd(binaries, layout)),

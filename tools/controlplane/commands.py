@@ -53,6 +53,16 @@ class Layout:
         return self.directory / "pki"
 
     @property
+    def client_ca(self) -> Path:
+        """The CAs whose client certificates count, PEM; read again when it changes."""
+        return self.pki / "client-ca.crt"
+
+    @property
+    def authentication_config(self) -> Path:
+        """The issuers whose tokens count, besides the API server itself; read again when it changes."""
+        return self.directory / "authentication.json"
+
+    @property
     def kubeconfigs(self) -> Path:
         """One file for each user."""
         return self.directory / "kubeconfigs"
@@ -98,8 +108,16 @@ def etcd(binaries: Binaries, layout: Layout) -> list[str | Path]:
     ]
 
 
-def api_server(binaries: Binaries, layout: Layout, *, audit: bool, extra: Sequence[str]) -> list[str | Path]:
-    """The API server with default admission plugins, RBAC and client certificates; `extra` flags come last and so win."""
+def api_server(binaries: Binaries, layout: Layout, *, audit: bool, configurable: bool, extra: Sequence[str]) -> list[str | Path]:
+    """The API server with default admission plugins, RBAC and client certificates; `extra` flags come last and so win.
+
+    Args:
+        binaries: Where it is.
+        layout: Where its files and ports are.
+        audit: Whether it keeps an audit log.
+        configurable: Whether it is new enough for an authentication configuration.
+        extra: More flags.
+    """
     audit_flags = [
         f"--audit-policy-file={layout.audit_policy}",
         f"--audit-log-path={layout.audit_log}",
@@ -116,7 +134,8 @@ def api_server(binaries: Binaries, layout: Layout, *, audit: bool, extra: Sequen
         "--endpoint-reconciler-type=none",  # it refuses to publish a loopback address as an endpoint
         f"--tls-cert-file={layout.pki / 'apiserver.crt'}",
         f"--tls-private-key-file={layout.pki / 'apiserver.key'}",
-        f"--client-ca-file={layout.pki / 'client-ca.crt'}",
+        f"--client-ca-file={layout.client_ca}",
+        *([f"--authentication-config={layout.authentication_config}"] if configurable else []),
         "--authorization-mode=RBAC",
         *_service_account_flags(layout),
         f"--service-cluster-ip-range={SERVICE_ADDRESSES}",

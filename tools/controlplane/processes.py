@@ -183,8 +183,17 @@ class Part:
         return self._process
 
 
-def wait_until(what: str, condition: Callable[[], bool], *, seconds: float, parts: Iterable[Part]) -> None:
+def wait_until(
+    what: str, condition: Callable[[], bool], *, seconds: float, parts: Iterable[Part], interval: float = POLL_SECONDS
+) -> None:
     """Return as soon as the condition holds; an OSError in it (connection refused, time-out) means not yet.
+
+    Args:
+        what: What is waited for, for the error.
+        condition: Looked at every `interval` seconds.
+        seconds: How long at most.
+        parts: Those without which it would be in vain.
+        interval: Longer for a look that is dear.
 
     Raises:
         ProgramError: one of the parts died, or `seconds` went by; the text holds the ends of the logs.
@@ -204,4 +213,4 @@ def wait_until(what: str, condition: Callable[[], bool], *, seconds: float, part
         if time.monotonic() > deadline:
             logs = "\n".join(f"the end of {part.log}:\n{tail(part.log)}" for part in parts)
             raise ProgramError(f"waited {seconds:.0f} s for {what} in vain ({reason})\n{logs}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(interval)

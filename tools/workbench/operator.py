@@ -45,13 +45,14 @@ class OperatorProcess:
     def __init__(self, container: Container, *, kubeconfig: Path, directory: Path, program: Sequence[str] = PROGRAM) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._port = ReservedPort(socket.SO_REUSEADDR)
+        self._https_port = ReservedPort(socket.SO_REUSEADDR)
         self._grace_seconds = container.grace_seconds
         self.name = container.pod.name
         """Name of the pod that it stands for, and its identity in the Lease."""
         self.log = directory / f"{self.name}.log"
         """What it writes to standard output and standard error; a restart appends."""
-        self.command = _command(container, f"{LOOPBACK}:{self._port.number}", program)
-        """The command line, the port replaced by a free one."""
+        self.command = _command(container, self._port.number, self._https_port.number, program)
+        """The command line, the ports replaced by free ones."""
         self.environment = _environment(container, kubeconfig, directory)
         """The whole environment: nothing of ours but the PATH."""
 
@@ -93,13 +94,14 @@ class OperatorProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Kill it if it still runs, and give back its port."""
+        """Kill it if it still runs, and give back its ports."""
         self.close()
 
     def close(self) -> None:
-        """Kill it if it still runs, and give back its port: it cannot be started again."""
+        """Kill it if it still runs, and give back its ports: it cannot be started again."""
         self.kill9()
         self._port.release()
+        self._https_port.release()
 
     def start(self) -> None:
         """Start it and return at once.
@@ -171,6 +173,11 @@ class OperatorProcess:
         """Where it serves health and metrics, `http://127.0.0.1:PORT`; the same after a restart."""
         return f"http://{LOOPBACK}:{self._port.number}"
 
+    @property
+    def https_port(self) -> int:
+        """Where it serves HTTPS, on the loopback address; the same after a restart."""
+        return self._https_port.number
+
     def get(self, path: str) -> tuple[int, bytes]:
         """One GET at its port: (status, body).
 
@@ -213,10 +220,11 @@ def parse_metrics(text: str) -> dict[str, float]:
     return samples
 
 
-def _command(container: Container, listen: str, program: Sequence[str]) -> tuple[str, ...]:
+def _command(container: Container, port: int, https_port: int, program: Sequence[str]) -> tuple[str, ...]:
     if container.arguments[: len(ENTRYPOINT)] != ENTRYPOINT:
         raise ValueError(f"the container runs {container.arguments[0]}, not the image's own program")
-    return (*program, *with_flag(container.arguments[len(ENTRYPOINT) :], "--listen", listen))
+    arguments = with_flag(container.arguments[len(ENTRYPOINT) :], "--listen", f"{LOOPBACK}:{port}")
+    return (*program, *with_flag(arguments, "--listen-https", f"{LOOPBACK}:{https_port}"))
 
 
 def _environment(container: Container, kubeconfig: Path, directory: Path) -> dict[str, str]:

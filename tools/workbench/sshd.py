@@ -1,11 +1,15 @@
 """A real OpenSSH server on loopback that trusts a certificate authority, and the real client to log in to it."""
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -31,6 +35,13 @@ PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 
 PENALTIES_SINCE: Final = (9, 8)
 """OpenSSH that makes an address wait after failed logins, which all of our logins would share."""
+
+
+_HAND_OVER: Final = (
+    "import socket, sys; peer = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); "
+    "socket.send_fds(socket.socket(fileno=1), [b'.'], [peer.fileno()])"
+)
+"""A ProxyCommand for ProxyUseFdpass (ssh_config(5)): whatever the host is called, the connection goes to a port of ours."""
 
 
 class OpenSSHMissingError(RuntimeError):
@@ -159,12 +170,83 @@ def ssh(
         f"UserKnownHostsFile={known_hosts}",
     ]
     flags = [word for setting in settings for word in ("-o", setting)]
-    program = _program("ssh", package="openssh-client")
-    line = [program, "-F", "none", *flags, "-i", str(key), "-p", str(port), "-l", user, LOOPBACK, "--", *command]
+    return _run_ssh(["-F", "none", *flags, "-i", str(key), "-p", str(port), "-l", user, LOOPBACK, "--", *command], timeout)
+
+
+def ssh_by_config(
+    config: Path,
+    host: str,
+    *command: str,
+    port: int,
+    user: str,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    timeout: float = LOGIN_SECONDS,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command over the real ssh client as `ssh -F config host` does; keys and known hosts come from that file alone.
+
+    Args:
+        config: An ssh_config, used as it is.
+        host: Name of the host, as a person writes it. It is not looked up: the connection goes to `port`.
+        command: What the account's shell runs; none with flags such as -W.
+        port: On 127.0.0.1. To ssh the host is one at port 22.
+        user: Account to log in to.
+        flags: More flags of ssh, such as -A.
+        environment: More variables, such as SSH_AUTH_SOCK.
+        timeout: Seconds for all of it.
+
+    Returns:
+        The finished client with exit code (255 when it was refused) and output. It is not checked.
+
+    Raises:
+        OpenSSHMissingError: there is no ssh; the text says what to install.
+        ProgramError: it took longer than `timeout`.
+    """
+    return _run_ssh([*config_flags(config, port=port, user=user), *flags, host, *command], timeout, environment)
+
+
+def config_flags(config: Path, *, port: int, user: str) -> list[str]:
+    """Flags of ssh for an ssh_config and a host that is a port of this machine: see `ssh_by_config`."""
+    hand_over = shlex.join([sys.executable, "-I", "-S", "-c", _HAND_OVER, str(port)])
+    settings = ["BatchMode=yes", f"ProxyCommand={hand_over}", "ProxyUseFdpass=yes"]
+    return ["-F", str(config), *(word for setting in settings for word in ("-o", setting)), "-l", user]
+
+
+@contextlib.contextmanager
+def ssh_agent(key: Path) -> Iterator[dict[str, str]]:
+    """A real ssh-agent that holds the private key: the variables by which ssh finds it."""
+    with tempfile.TemporaryDirectory() as place:  # the path of a socket has 107 characters at most
+        socket_path, environment = Path(place) / "agent", {"PATH": os.environ.get("PATH", os.defpath)}
+        command = [_program("ssh-agent", package="openssh-client"), "-D", "-a", str(socket_path)]
+        part = Part("ssh-agent", command, Path(place) / "log", environment)
+        found = {"SSH_AUTH_SOCK": str(socket_path)}
+        part.start()
+        try:
+            wait_until("ssh-agent", socket_path.is_socket, seconds=START_SECONDS, parts=[part])
+            add = [_program("ssh-add", package="openssh-client"), "-q", str(key)]
+            subprocess.run(add, env=environment | found, stdin=subprocess.DEVNULL, timeout=LOGIN_SECONDS, check=True)
+            yield found
+        finally:
+            part.stop()
+
+
+def _run_ssh(
+    arguments: Sequence[str], timeout: float, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    line = [_program("ssh", package="openssh-client"), *arguments]
+    inherited = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
     try:
-        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            line,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**inherited, **(environment or {})},
+            timeout=timeout,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
-        raise ProgramError(f"ssh to {user} at port {port}: not done after {timeout:.0f} s") from None
+        raise ProgramError(f"{shlex.join(arguments)}: not done after {timeout:.0f} s") from None
 
 
 def write_files(directory: Path, content: Mapping[str, bytes]) -> dict[str, Path]:

@@ -18,8 +18,8 @@ LAYOUT = Layout(Path("/cluster"), api_port=6443, etcd_port=2379)
 BINARIES = Binaries({name: Path("/bin") / name for name in PROGRAMS})
 
 
-def api_server(*extra: str, audit: bool = False) -> list[str]:
-    return [str(word) for word in commands.api_server(BINARIES, LAYOUT, audit=audit, extra=extra)]
+def api_server(*extra: str, audit: bool = False, configurable: bool = True) -> list[str]:
+    return [str(word) for word in commands.api_server(BINARIES, LAYOUT, audit=audit, configurable=configurable, extra=extra)]
 
 
 def test_the_issuer_is_where_discovery_answers() -> None:
@@ -47,6 +47,11 @@ def test_extra_flags_come_last() -> None:
 def test_the_audit_log_is_only_kept_on_request() -> None:
     assert not [flag for flag in api_server() if "audit-log" in flag or "audit-policy" in flag]
     assert f"--audit-log-path={LAYOUT.audit_log}" in api_server(audit=True)
+
+
+def test_an_old_api_server_is_given_no_authentication_configuration() -> None:
+    assert [flag for flag in api_server() if "authentic" in flag] == [f"--authentication-config={LAYOUT.authentication_config}"]
+    assert not [flag for flag in api_server(configurable=False) if "authentic" in flag]
 
 
 @pytest.mark.parametrize(("reads", "rest"), [(False, "None"), (True, "Metadata")])
