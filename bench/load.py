@@ -93,23 +93,23 @@ def bot(name: str) -> Json:
     }
 
 
-def output(name: str) -> Json:
-    """An identity output of the bot of the same name."""
+def output(name: str, **spec: Any) -> Json:
+    """An identity output of the bot of the same name; `spec` has more fields of it, or others."""
     return {
         "apiVersion": API_VERSION,
         "kind": "MachineOutput",
         "metadata": {"name": name},
-        "spec": {"bot": name, "identity": {}},
+        "spec": {"bot": name, "identity": {}, **spec},
     }
 
 
-async def apply_pairs(client: ApiServer, names: Iterable[str]) -> None:
-    """Creates a bot and its output for each name, as fast as the API server takes them."""
+async def apply_pairs(client: ApiServer, names: Iterable[str], **spec: Any) -> None:
+    """Creates a bot and its output for each name, as fast as the API server takes them; `spec` is of the outputs."""
     chosen = list(names)
 
     async def pair(number: int) -> None:
         await client.create(BOTS, NAMESPACE, bot(chosen[number]))
-        await client.create(OUTPUTS, NAMESPACE, output(chosen[number]))
+        await client.create(OUTPUTS, NAMESPACE, output(chosen[number], **spec))
 
     await rate(len(chosen), pair)
 
