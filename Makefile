@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest
 TREES := operator tools tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup controlplane crds crds-check demo test bench lint format types layers unit integration e2e docs constraints clean
+.PHONY: help setup programs controlplane crds crds-check demo test bench lint format types layers unit integration e2e docs constraints clean
 # The steps of one target come after one another, also with -j: they share .venv, the caches and the processors.
 .NOTPARALLEL:
 
@@ -24,25 +24,28 @@ help: ## this list
 setup: ## the Python environment .venv, OpenSSH and OpenSSL; does nothing where nothing changed
 	@$(PYTHON) tools/bootstrap.py
 
+programs: ## the same, and the servers that the tests use: PostgreSQL, MariaDB, nginx, and keytool
+	@$(PYTHON) tools/bootstrap.py --tests
+
 controlplane: setup ## etcd, kube-apiserver, kube-controller-manager, kubectl and helm: found, or built once (minutes)
 	@PYTHONPATH=tools $(BIN)/python -m controlplane build
 
 demo: controlplane ## see it work: a real API server, the chart, the operator, a login over SSH; stays until Ctrl-C
 	@PYTHONPATH=tools $(BIN)/python -m demo
 
-test: controlplane lint types layers crds-check ## everything that must be right before a commit goes in
+test: programs controlplane lint types layers crds-check ## everything that must be right before a commit goes in
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
-unit: setup ## the tests that need no cluster
+unit: programs ## the tests that need no cluster
 	$(PYTEST) tests/unit $(ARGS)
 
-integration: controlplane ## the parts on a real API server
+integration: programs controlplane ## the parts on a real API server
 	$(PYTEST) tests/integration $(ARGS)
 
-e2e: controlplane ## whole stories, with faults
+e2e: programs controlplane ## whole stories, with faults
 	$(PYTEST) tests/e2e $(ARGS)
 
-docs: controlplane ## README and docs: every example, link, reason and metric
+docs: programs controlplane ## README and docs: every example, link, reason and metric
 	$(PYTEST) tests/integration/test_docs.py $(ARGS)
 
 bench: controlplane ## the budgets, measured: make bench N=5000 FULL=10000

@@ -2,7 +2,8 @@
 """Makes `.venv` with everything that the tests, the demo and the benchmark need. Needs nothing but Python 3.11 or newer.
 
 Run it as often as you like: it does nothing where nothing changed. It installs the pinned packages of constraints.txt, each
-held against its hash, then the project itself, and the programs of OpenSSH and OpenSSL where they are missing.
+held against its hash, then the project itself, and where they are missing the real programs that the tests hold it against:
+OpenSSH, OpenSSL, PostgreSQL, MariaDB, nginx and Java's keytool.
 """
 
 import hashlib
@@ -36,10 +37,24 @@ PACKAGES: Final[Mapping[str, str]] = {
     "ssh-keygen": "openssh-client",
     "openssl": "openssl",
 }
-"""Programs that the tests and the demo use, and the Debian package of each."""
+"""Programs that the demo uses, and the Debian package of each."""
+
+TEST_PACKAGES: Final[Mapping[str, str]] = {
+    **PACKAGES,
+    "pg_ctlcluster": "postgresql",  # its servers lie beside the PATH, in /usr/lib/postgresql
+    "psql": "postgresql-client",
+    "mariadbd": "mariadb-server-core",  # without the service
+    "mariadb": "mariadb-client-core",
+    "nginx": "nginx-light",
+    "keytool": "default-jre-headless",
+}
+"""Those that the tests use too. The tests run servers of their own: services that the packages bring are not used."""
 
 SBIN: Final = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where sshd is; these directories are not on every user's PATH."""
+
+TESTS: Final = "--tests"
+"""The one argument: programs that only the tests use are installed as well."""
 
 Say = Callable[[str], None]
 
@@ -53,7 +68,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         check_python(sys.version_info[:2])
-        install_programs(say)
+        install_programs(say, TEST_PACKAGES if TESTS in sys.argv[1:] else PACKAGES)
         environment = ROOT / ".venv"
         make_environment(environment, say)
         install_packages(environment, say)
@@ -83,24 +98,28 @@ def check_python(version: tuple[int, ...]) -> None:
 # --- programs ---------------------------------------------------------------------------------------------------------
 
 
-def install_programs(tell: Say) -> None:
+def install_programs(tell: Say, packages: Mapping[str, str]) -> None:
     """Install the programs that are missing, with apt-get.
+
+    Args:
+        tell: Is told what is done.
+        packages: Programs, and the Debian package of each.
 
     Raises:
         SetupError: they cannot be installed here.
     """
-    missing = missing_packages(os.environ.get("PATH", os.defpath))
+    missing = missing_packages(os.environ.get("PATH", os.defpath), packages)
     if not missing:
-        tell("OpenSSH and OpenSSL: there")
+        tell(f"{', '.join(sorted(set(packages)))}: there")
         return
     tell(f"installing {', '.join(missing)}")
     apt_install(missing)
 
 
-def missing_packages(path: str) -> list[str]:
+def missing_packages(path: str, packages: Mapping[str, str]) -> list[str]:
     """The Debian packages of the programs that are not on the path or where system programs are."""
     everywhere = os.pathsep.join((path, SBIN))
-    return sorted({package for program, package in PACKAGES.items() if shutil.which(program, path=everywhere) is None})
+    return sorted({package for program, package in packages.items() if shutil.which(program, path=everywhere) is None})
 
 
 def apt_install(packages: Sequence[str]) -> None:

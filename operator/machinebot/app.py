@@ -9,30 +9,37 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from machinebot.authority.serving import dns_names
 from machinebot.clock import Clock, SystemClock
 from machinebot.controller.fence import FencedClient
 from machinebot.controller.leader import Leader
 from machinebot.controller.queue import WorkQueue
 from machinebot.controller.term import Term
 from machinebot.errors import LeadershipLost, MachinebotError
-from machinebot.kube.client import ApiServer, KubeClient, load_configuration
+from machinebot.kube.client import ApiServer, KubeClient, cluster_facts, load_configuration
 from machinebot.kube.events import EventRecorder
 from machinebot.kube.leases import Leases
 from machinebot.kube.secrets import SecretStore
 from machinebot.kube.tokens import ServiceAccounts, TokenReviews
 from machinebot.metrics import Metrics
+from machinebot.outputs.base import ClusterFacts
 from machinebot.policy.credential import TrustAnchor
 from machinebot.reconcile.authorities import Authorities, AuthorityReconciler
 from machinebot.reconcile.bots import BotReconciler
+from machinebot.reconcile.bundles import BundleReconciler
 from machinebot.reconcile.joins import BotJoins
 from machinebot.reconcile.outputs import OutputReconciler, OutputServices
 from machinebot.reconcile.roles import RoleReconciler
+from machinebot.reconcile.trust import TrustKeeper
 from machinebot.reconcile.world import Due, Key, OutputFacts, Sort, World
 from machinebot.settings import OperatorSettings
+from machinebot.web.certificates import CertificateSource, FileCertificate, SignedCertificate
 from machinebot.web.collector import ResourceCollector
+from machinebot.web.https import HttpsServer
 from machinebot.web.server import Server
+from machinebot.web.trust import TrustRoutes
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +72,7 @@ class Operator:
         client: The API server.
         metrics: Its metrics.
         clock: Its clock.
+        cluster: How clients reach the cluster.
         take_signals: Called each time that kopf has taken the process's signals, to take them back.
     """
 
@@ -75,11 +83,13 @@ class Operator:
         metrics: Metrics,
         clock: Clock,
         *,
+        cluster: ClusterFacts,
         take_signals: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self._cluster = cluster
         self._take_signals = take_signals
         self._leader = Leader(
             Leases(client, settings.namespace, settings.lease_name),
@@ -93,12 +103,34 @@ class Operator:
         self._events = EventRecorder(self._client, metrics, instance=settings.identity)
         self._picture: Picture | None = None
         metrics.registry.register(ResourceCollector(self._output_facts, self._anchors))
-        self._server = Server(metrics.registry, healthy=self.trouble, ready=lambda: None)
+        self._server = Server(metrics.registry, healthy=self.trouble, ready=self.unready)
+        # By the client as it is: a replica that stands by serves verifiers too, and nothing is written.
+        self._trust = TrustKeeper(
+            client,
+            namespace=settings.namespace,
+            url=settings.service_url,
+            interval=settings.sweep_interval,
+            changed=lambda: self._https.look(),  # noqa: PLW0108 - it is made below
+        )
+        self._https = HttpsServer(self._certificate(), (TrustRoutes(self._trust).add_to,))
+        self.https_port = 0
+        """The port of HTTPS, once it serves."""
 
     @property
     def leads(self) -> bool:
         """Whether this replica leads."""
         return self._leader.leads
+
+    def unready(self) -> str | None:
+        """Why verifiers must not be sent here yet, or None: during a rolling update the replicas from before still serve them.
+
+        Once ready, it stays so: an API server that is away takes nothing from what is known.
+        """
+        if not self._trust.looked:
+            return "the trust of the authorities has not been read yet"
+        if not self._https.has_certificate and self._trust.identity_issuer() is not None:
+            return "there is no certificate for HTTPS yet"
+        return None
 
     def trouble(self) -> str | None:
         """What is wrong so that a restart would help, or None."""
@@ -121,16 +153,26 @@ class Operator:
             ExceptionGroup: Something broke that only a new process mends.
         """
         port = await self._server.start(self._settings.listen_host, self._settings.listen_port)
+        self.https_port = await self._https.start(self._settings.https_host, self._settings.https_port)
         if started is not None:
             started(port)
+        # Before the work: when kopf ends, it cancels every task that began after it.
+        serving = asyncio.create_task(self._serve(), name="serving")
         work = asyncio.create_task(self._work(), name="work")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
-            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
+            await asyncio.wait({serving, work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (work, serving):
+                if task.done():
+                    task.result()
         finally:
-            await self._end(work, stopping)
+            await self._end(work, serving, stopping)
+
+    async def _serve(self) -> None:
+        """What every replica does, leader or not."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._trust.run(), name="trust")
+            group.create_task(self._https.run(), name="https")
 
     async def _work(self) -> None:
         """Term after term: a Lease that was lost, because the API server was away, say, is waited for again."""
@@ -145,22 +187,33 @@ class Operator:
                 log.warning("leadership lost")
             self._picture = None
 
-    async def _end(self, work: asyncio.Task[None], stopping: asyncio.Task[bool]) -> None:
-        stopping.cancel()
-        work.cancel()
-        await asyncio.wait({work, stopping}, timeout=STOP_SECONDS)
+    async def _end(self, *tasks: asyncio.Task[Any]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=STOP_SECONDS)
         await self._leader.release()
+        await self._https.stop()
         await self._server.stop()
+
+    def _certificate(self) -> CertificateSource:
+        settings = self._settings
+        if settings.tls_certificate is not None and settings.tls_private_key is not None:
+            return FileCertificate(settings.tls_certificate, settings.tls_private_key)
+        names = dns_names(settings.service, settings.namespace, settings.service_host)
+        return SignedCertificate(self._trust.identity_issuer, names, self._clock)
 
     def _begin(self) -> Picture:
         client, clock, events, metrics = self._client, self._clock, self._events, self._metrics
         world, queue, secrets = World(), WorkQueue[Key](clock), SecretStore(client)
-        authorities = Authorities(world, TokenReviews(client))
+        authorities = Authorities(world, TokenReviews(client), self._settings.service_url)
         joins = BotJoins(ServiceAccounts(client), events, metrics, clock)
 
         def enqueue(due: Due) -> None:
             queue.add_after(due.key, due.delay)
 
+        bundles = BundleReconciler(
+            client=client, world=world, authorities=authorities.get, events=events, clock=clock, enqueue=enqueue
+        )
         keeper = AuthorityReconciler(
             client=client,
             world=world,
@@ -169,6 +222,7 @@ class Operator:
             events=events,
             clock=clock,
             namespace=self._settings.namespace,
+            publication=bundles.publication,
             enqueue=enqueue,
         )
         bots = BotReconciler(client=client, world=world, joins=joins, authorities=authorities, events=events, clock=clock)
@@ -182,6 +236,7 @@ class Operator:
                 events=events,
                 metrics=metrics,
                 clock=clock,
+                cluster=self._cluster,
                 enqueue=enqueue,
             )
         )
@@ -192,6 +247,7 @@ class Operator:
             enqueue=enqueue,
             reconcilers={
                 Sort.AUTHORITY: keeper.reconcile,
+                Sort.BUNDLE: bundles.reconcile,
                 Sort.ROLE: RoleReconciler(client, world, clock).reconcile,
                 Sort.BOT: bots.reconcile,
                 Sort.OUTPUT: outputs.reconcile,
@@ -228,7 +284,8 @@ async def run_operator(settings: OperatorSettings) -> int:
             loop.add_signal_handler(number, stop.set)
 
     take_signals()
-    operator = Operator(settings, client, metrics, SystemClock(), take_signals=take_signals)
+    cluster = cluster_facts(configuration, in_cluster=not kubeconfig)
+    operator = Operator(settings, client, metrics, SystemClock(), cluster=cluster, take_signals=take_signals)
     code = 0
     try:
         await operator.run(stop)

@@ -5,7 +5,7 @@ MachinebotError
  |- Denied         a rule forbids it: never retried, audited, the message names the rule and the way out
  |- Unavailable    something outside is away: retried with a delay
      |- Conflict        the object changed since it was read, or its name is taken: read it again
-     |- NotFound        the object that was to be changed is gone
+     |- NotFound        what was asked for, or was to be changed, is not there
      |- LeadershipLost  this process may no longer write
 """
 
@@ -55,7 +55,7 @@ class Conflict(Unavailable):
 
 
 class NotFound(Unavailable):
-    """The object that was to be changed is gone."""
+    """What was asked for, or was to be changed, is not there."""
 
 
 class LeadershipLost(Unavailable):

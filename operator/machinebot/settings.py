@@ -1,7 +1,9 @@
 """Settings of the operator process: each with its unit, default and consequence. The CLI and the chart fill them in."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 LogFormat = Literal["json", "console"]
 
@@ -17,10 +19,30 @@ class OperatorSettings:
     """Name of this replica in the Lease; must differ between replicas. The pod's name."""
 
     listen_host: str = "0.0.0.0"  # noqa: S104 - a pod serves on its own address
-    """Address for health and metrics."""
+    """Address for health and metrics, without TLS."""
 
     listen_port: int = 8080
     """Port for health and metrics; 0 takes a free one and logs it."""
+
+    https_host: str = "0.0.0.0"  # noqa: S104 - a pod serves on its own address
+    """Address for HTTPS: the trust bundle."""
+
+    https_port: int = 8443
+    """Port for HTTPS; 0 takes a free one and logs it."""
+
+    tls_certificate: Path | None = None
+    """File with the certificate of HTTPS and its chain, PEM; read again when it changes. Default: one is made in this process,
+    signed by the CA of identities of the authority `default`, for 24 hours."""
+
+    tls_private_key: Path | None = None
+    """File with its private key, PEM, without a passphrase. Both or neither."""
+
+    service: str = "machinebot"
+    """Name of the Service in front of the replicas: clients reach HTTPS by it."""
+
+    url: str = ""
+    """Address at which others in the cluster reach our HTTPS, without a slash at the end. Authorities without an `issuer` of
+    their own are found below it. Default: that of the Service, `https://<service>.<namespace>.svc`."""
 
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose bots and outputs are served; empty for all of the cluster."""
@@ -51,3 +73,13 @@ class OperatorSettings:
 
     log_level: str = "info"
     """debug, info, warning or error."""
+
+    @property
+    def service_url(self) -> str:
+        """`url`, or its default."""
+        return self.url or f"https://{self.service}.{self.namespace}.svc"
+
+    @property
+    def service_host(self) -> str:
+        """The host in it."""
+        return urlsplit(self.service_url).hostname or ""

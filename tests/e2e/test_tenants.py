@@ -300,6 +300,7 @@ def test_a_service_account_token_with_our_label_and_a_forged_owner_stays_what_it
     name = f"account-{chance.token_hex(3)}"
     tenant.create(output(tenant.namespace, name, "good", roles=[tenant.others]))
     tenant.told("machineoutput", name, "RoleNotOfBot")
+    eventually("the token controller knows the account", lambda: _token_of(tenant, "probe"))  # else it deletes the Secret
     metadata = {"labels": LABEL, **forged(tenant, name, controller=True)}
     thing = secret(tenant.namespace, name, {}, annotations={"kubernetes.io/service-account.name": "default"}, **metadata)
     tenant.create(thing | {"type": "kubernetes.io/service-account-token"})

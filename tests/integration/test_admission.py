@@ -89,6 +89,31 @@ def impersonating(name: str, roles: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def workload(name: str, kind: str = "Deployment", namespace: str = "ci", **pods: Any) -> dict[str, Any]:
+    labels = {"app": name}
+    metadata = {"labels": labels, "annotations": {"note": "kept", "restart.machinebot.dev/other": "1"}}
+    container = {"name": "web", "image": "example.test/web", "env": [{"name": "A", "value": "b"}]}
+    template = {"metadata": metadata, "spec": {"containers": [container], **pods}}
+    spec: dict[str, Any] = {"selector": {"matchLabels": labels}, "template": template}
+    if kind == "StatefulSet":
+        spec["serviceName"] = name
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def bundle(name: str = "machinebot-trust", namespace: str = "ci", labels: dict[str, str] | None = None) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace, "labels": LABEL if labels is None else labels}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"jwks.json": "{}"}}
+
+
+def notes(**annotations: str | None) -> dict[str, Any]:
+    """A patch of the annotations of a workload's pods; `__` stands for the slash."""
+    plain = {key.replace("__", "/"): value for key, value in annotations.items()}
+    return {"spec": {"template": {"metadata": {"annotations": plain}}}}
+
+
+RESTART = {"spec": {"template": {"metadata": {"annotations": {"restart.machinebot.dev/uid": "1"}}}}}
+
 CREATE = ("create", "--filename=-")
 TRY = ("create", "--dry-run=server", "--filename=-")
 PROBE_ROLES = [f"probe-{number}" for number in range(16)]
@@ -126,6 +151,8 @@ def wait_for_policies(cluster: ControlPlane, installed: Release) -> None:
         (operator, "machinebot-fence-secrets", TRY, secret("probe", labels={})),
         (operator, "machinebot-fence-serviceaccounts", TRY, service_account("probe", labels={})),
         (operator, "machinebot-fence-tokens", token, request),
+        (operator, "machinebot-fence-workloads", TRY, workload("probe")),
+        (operator, "machinebot-fence-configmaps", TRY, bundle("probe")),
         (jane, "machinebot-bot-roles", TRY, bot("probe", "access")),
         (joe, "machinebot-bot-roles-3-to-16", TRY, bot("probe", *PROBE_ROLES[:2], "production")),
         (joe, "machinebot-bot-roles-17-to-32", TRY, bot("probe", *PROBE_ROLES, "production")),
@@ -292,9 +319,135 @@ def test_the_operator_changes_and_deletes_no_service_account(operator: Person, a
         assert "may not change or delete a ServiceAccount" in operator.refused(*command, *namespace)
 
 
+# --- the operator's fence: workloads and ConfigMaps ---------------------------------------------------------------
+
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+
+
+@pytest.fixture(scope="module")
+def workloads(admin: Person) -> str:
+    for kind in WORKLOADS:
+        admin.kubectl(*CREATE, content=workload("web", kind))
+    return "web"
+
+
+def merge(kind: str, name: str, patch: Any, *flags: str) -> tuple[str, ...]:
+    return ("patch", kind.lower(), name, "--namespace=ci", "--type=merge", f"--patch={json.dumps(patch)}", *flags)
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_the_operator_restarts_a_workload(operator: Person, admin: Person, workloads: str, kind: str) -> None:
+    operator.kubectl(*merge(kind, workloads, RESTART))
+    operator.kubectl(
+        *merge(kind, workloads, notes(**{"restart.machinebot.dev__uid": "2", "restart.machinebot.dev__other": None}))
+    )
+    path = "--output=jsonpath={.spec.template.metadata.annotations}"
+    assert json.loads(admin.kubectl("get", kind.lower(), workloads, "--namespace=ci", path)) == {
+        "note": "kept",
+        "restart.machinebot.dev/uid": "2",
+    }
+    admin.kubectl(*merge(kind, workloads, notes(**{"restart.machinebot.dev__other": "1", "restart.machinebot.dev__uid": None})))
+
+
+CONTAINERS = {"containers": [{"name": "web", "image": "example.test/other", "env": [{"name": "A", "value": "b"}]}]}
+STRANGER = {"name": "stranger", "image": "example.test/web"}
+TAMPERING: dict[str, tuple[dict[str, Any], str]] = {
+    "an image": ({"spec": {"template": {"spec": CONTAINERS}}}, "nothing of a workload but"),
+    "an account": ({"spec": {"template": {"spec": {"serviceAccountName": "other"}}}}, "nothing of a workload but"),
+    "a container": ({"spec": {"template": {"spec": {"initContainers": [STRANGER]}}}}, "nothing of a workload but"),
+    "a volume": ({"spec": {"template": {"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}}}, "nothing of a workload but"),
+    "a label of the pods": ({"spec": {"template": {"metadata": {"labels": {"team": "a"}}}}}, "nothing of a workload but"),
+    "a finalizer of the pods": ({"spec": {"template": {"metadata": {"finalizers": ["example.test/a"]}}}}, "nothing of a"),
+    "readiness": ({"spec": {"minReadySeconds": 7}}, "nothing of a workload but"),
+    "history": ({"spec": {"revisionHistoryLimit": 7}}, "nothing of a workload but"),
+    "an annotation of the pods": (notes(note="changed"), "only annotations of pods that begin"),
+    "an annotation of the pods removed": (notes(note=None), "only annotations of pods that begin"),
+    "an annotation of the pods added": (notes(other="1"), "only annotations of pods that begin"),
+    "the annotation of kubectl": (notes(**{"kubectl.kubernetes.io__restartedAt": "now"}), "only annotations of pods that begin"),
+    "a restart with more": (
+        {"spec": {"minReadySeconds": 7, "template": RESTART["spec"]["template"]}},
+        "nothing of a workload but",
+    ),
+    "a label": ({"metadata": {"labels": {"team": "a"}}}, "no metadata of a workload"),
+    "a label removed": ({"metadata": {"labels": {"app": None}}}, "no metadata of a workload"),
+    "an annotation": ({"metadata": {"annotations": {"restart.machinebot.dev/uid": "1"}}}, "no metadata of a workload"),
+    "an owner": (
+        {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Secret", "name": "a", "uid": "a"}]}},
+        "no metadata of a workload",
+    ),
+    "a finalizer": ({"metadata": {"finalizers": ["example.test/a"]}}, "no metadata of a workload"),
+}
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+@pytest.mark.parametrize(("patch", "message"), TAMPERING.values(), ids=TAMPERING)
+def test_the_operator_changes_nothing_else_of_a_workload(
+    operator: Person, workloads: str, kind: str, patch: dict[str, Any], message: str
+) -> None:
+    assert message in operator.refused(*merge(kind, workloads, patch, "--dry-run=server"))
+
+
+def test_the_operator_neither_makes_nor_deletes_nor_scales_a_workload(operator: Person, workloads: str) -> None:
+    for command, content in (
+        (TRY, workload("mine")),
+        (("delete", "deployment", workloads, "--namespace=ci"), None),
+        (("delete", "--raw=/apis/apps/v1/namespaces/ci/daemonsets"), None),
+        (("scale", "statefulset", workloads, "--replicas=0", "--namespace=ci"), None),
+        (merge("Deployment", workloads, {"status": {"replicas": 3}}, "--subresource=status"), None),
+    ):
+        assert "may not make, delete or scale a workload" in operator.refused(*command, content=content), command
+
+
+def test_the_operator_restarts_nothing_in_kube_system(operator: Person, admin: Person) -> None:
+    admin.kubectl(*CREATE, content=workload("dns", namespace="kube-system"))
+    patch = f"--patch={json.dumps(RESTART)}"
+    command = ("patch", "deployment", "dns", "--namespace=kube-system", "--type=merge", patch)
+    assert "fence.refusedNamespaces" in operator.refused(*command)
+
+
+def test_a_large_workload_stays_within_the_cost_that_the_api_server_allows(operator: Person, admin: Person) -> None:
+    environment = [{"name": f"N{number}", "value": "x" * 200} for number in range(500)]
+    containers = [{"name": f"c{number}", "image": "example.test/web", "env": environment} for number in range(5)]
+    body = workload("large", containers=containers)
+    body["spec"]["template"]["metadata"]["annotations"] |= {f"note-{number}": "x" * 200 for number in range(500)}
+    admin.kubectl(*CREATE, content=body)
+    operator.kubectl(*merge("Deployment", "large", RESTART))
+
+
+def test_the_operator_publishes_trust_bundles(operator: Person) -> None:
+    operator.kubectl(*TRY, content=bundle("machinebot-trust-other", namespace="kube-system"))
+    operator.kubectl(*CREATE, content=bundle())
+    operator.kubectl("replace", "--filename=-", content={**bundle(), "data": {"a": "b"}})
+    operator.kubectl("delete", "configmap", "machinebot-trust", "--namespace=ci")
+
+
+def test_the_operator_touches_no_other_config_map(operator: Person, admin: Person) -> None:
+    admin.kubectl(*CREATE, content=bundle("machinebot-trust-foreign", labels={}))
+    admin.kubectl(*CREATE, content=bundle("own"))
+    selected = "?labelSelector=app.kubernetes.io/managed-by=machinebot"
+    theirs, labelled = ("configmap", "machinebot-trust-foreign"), ("configmap", "own")
+    for command, content, message in (
+        (("annotate", *theirs, "a=b", "--namespace=ci"), None, "may not touch a ConfigMap without the label"),
+        (
+            ("label", *theirs, "app.kubernetes.io/managed-by=machinebot", "--namespace=ci"),
+            None,
+            "may not touch a ConfigMap without the label",
+        ),
+        (("delete", *theirs, "--namespace=ci"), None, "may not touch a ConfigMap without the label"),
+        (("annotate", *labelled, "a=b", "--namespace=ci"), None, "only ConfigMaps named machinebot-trust*"),
+        (("delete", *labelled, "--namespace=ci"), None, "only ConfigMaps named machinebot-trust*"),
+        (("delete", f"--raw=/api/v1/namespaces/ci/configmaps{selected}"), None, "none by the collection"),
+        (TRY, bundle("aws-auth", namespace="kube-system"), "only ConfigMaps named machinebot-trust*"),
+        (TRY, bundle("machinebot-trust-new", labels={}), "only ConfigMaps named machinebot-trust*"),
+    ):
+        assert message in operator.refused(*command, content=content), command
+
+
 def test_the_fence_is_nobody_elses(admin: Person, jane: Person) -> None:
     jane.kubectl(*TRY, content=secret("mine", labels={}, type="kubernetes.io/basic-auth", data={"username": "YQ=="}))
     jane.kubectl(*TRY, content=service_account("mine", labels={}))
+    jane.kubectl(*TRY, content=workload("mine"))
+    jane.kubectl(*TRY, content=bundle("mine", labels={}))
     admin.kubectl("create", "token", "default", "--namespace=ci", "--duration=3600s")
 
 

@@ -131,7 +131,7 @@ class Starting:
     @classmethod
     def make(cls, client: KubeClient, namespace: str) -> "Starting":
         world, metrics = World(), Metrics(CollectorRegistry())
-        authorities = Authorities(world, TokenReviews(client))
+        authorities = Authorities(world, TokenReviews(client), "https://machinebot.test")
         reconciler = AuthorityReconciler(
             client=client,
             world=world,
@@ -140,6 +140,7 @@ class Starting:
             events=EventRecorder(client, metrics, instance="test"),
             clock=SystemClock(),
             namespace=namespace,
+            publication=lambda _: None,
             enqueue=lambda _: None,
         )
         return cls(world, authorities, reconciler)

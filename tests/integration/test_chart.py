@@ -109,6 +109,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "maxTTL": "12h",
             "keyAlgorithm": "Ed25519",
             "rotation": {"every": "720h", "overlap": "26h"},
+            "issuer": "https://id.example.test",
+            "trustBundle": {"namespaces": ["ci", "team-*"]},
             "name": "main",
         }
     },
@@ -265,7 +267,7 @@ def test_the_type_checker_has_nothing_to_say_about_the_policies(release: Release
         statuses = {entry["metadata"]["name"]: entry.get("status", {}) for entry in items}
         return {name: status["typeChecking"] for name, status in statuses.items() if "typeChecking" in status}
 
-    eventually("all policies are type-checked", lambda: len(checked()) == 6)
+    eventually("all policies are type-checked", lambda: len(checked()) == 8)
     assert {name: check for name, check in checked().items() if check} == {}
 
 
@@ -363,7 +365,11 @@ TENANT_RIGHTS = OWN_RIGHTS | (
     | rows("patch update", OURS, "machinebots/status machineoutputs/status")
     | rows("get list watch create", "", "serviceaccounts")
     | rows("create", "", "serviceaccounts/token")
+    | rows("patch", "apps", "deployments statefulsets daemonsets")
+    | rows("get list watch create update delete", "", "configmaps")
 )
+EVERYWHERE_RIGHTS = rows("list watch", "", "namespaces")
+"""Only where all namespaces are served."""
 LEASE_RIGHTS = rows("create get update", "coordination.k8s.io", "leases")
 NEVER = (
     rows("create delete deletecollection", OURS, "machineauthorities machineroles machinebots machineoutputs")
@@ -371,14 +377,17 @@ NEVER = (
     | rows("impersonate", OURS, "machineroles")
     | rows("patch deletecollection", "", "secrets")
     | rows("update patch delete deletecollection impersonate", "", "serviceaccounts")
-    | rows("get list watch create update delete", "", "configmaps pods nodes namespaces")
+    | rows("get list watch create update delete", "", "pods nodes")
+    | rows("get create update patch delete", "", "namespaces")
+    | rows("patch deletecollection", "", "configmaps")
     | rows("create", "", "pods/exec")
     | rows("list delete", "", "events")
     | rows("list delete", "coordination.k8s.io", "leases")
     | rows("create update patch bind escalate", "rbac.authorization.k8s.io", "clusterroles clusterrolebindings roles")
     | rows("get list create update delete", "admissionregistration.k8s.io", "validatingadmissionpolicies")
     | rows("get list update patch", "apiextensions.k8s.io", "customresourcedefinitions")
-    | rows("get list patch", "apps", "deployments")
+    | rows("get list watch create update delete deletecollection", "apps", "deployments statefulsets daemonsets")
+    | rows("update patch", "apps", "deployments/scale deployments/status")
     | rows("impersonate", "", "users groups")
     | rows("approve", "certificates.k8s.io", "signers")
 )
@@ -405,7 +414,7 @@ def review(user: str, rule: Rule, namespace: str, name: str) -> dict[str, Any]:
 
 def test_the_operator_may_do_this_everywhere_and_no_more(release: Release) -> None:
     cluster, user = release.cluster, release.operator_user
-    everywhere = CLUSTER_RIGHTS | TENANT_RIGHTS
+    everywhere = CLUSTER_RIGHTS | TENANT_RIGHTS | EVERYWHERE_RIGHTS
     for namespace in ("", "ci", "kube-system", NAMESPACE):
         assert granted(cluster, user, everywhere | NEVER, namespace) == everywhere
     assert granted(cluster, user, LEASE_RIGHTS, NAMESPACE, "machinebot") == LEASE_RIGHTS
@@ -416,7 +425,7 @@ def test_the_operator_may_do_this_everywhere_and_no_more(release: Release) -> No
 def test_with_watched_namespaces_it_may_do_nothing_in_others(fresh_release: Release) -> None:
     cluster, user = fresh_release.cluster, fresh_release.operator_user
     fresh_release.upgrade({"watchNamespaces": ["ci", "team-a"]})
-    everything = CLUSTER_RIGHTS | TENANT_RIGHTS | NEVER
+    everything = CLUSTER_RIGHTS | TENANT_RIGHTS | EVERYWHERE_RIGHTS | NEVER
     events = rows("create patch", "", "events") | rows("create patch", "events.k8s.io", "events")
     expected = {
         "": CLUSTER_RIGHTS,
@@ -443,7 +452,8 @@ def test_no_rule_of_the_operator_is_missing_from_the_tables_above(values: dict[s
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    assert stated == CLUSTER_RIGHTS | TENANT_RIGHTS | LEASE_RIGHTS
+    everywhere = set() if "watchNamespaces" in values else EVERYWHERE_RIGHTS
+    assert stated == CLUSTER_RIGHTS | TENANT_RIGHTS | LEASE_RIGHTS | everywhere
 
 
 def has_exactly(cluster: ControlPlane, user: str, expected: set[Rule]) -> bool:
@@ -500,6 +510,9 @@ def test_the_process_is_started_as_the_kubelet_would(release: Release, stand_in:
         "namespace": NAMESPACE,
         "identity": "machinebot-7",
         "listen": stand_in.url.removeprefix("http://"),
+        "listen-https": f"127.0.0.1:{stand_in.https_port}",
+        "service": "machinebot",
+        "url": f"https://machinebot.{NAMESPACE}.svc",
         "workers": "16",
         "sweep-interval": "2",
         "lease-name": "machinebot",

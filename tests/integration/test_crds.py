@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from controlplane.cluster import ControlPlane, KubectlError, start_control_plane
+from machinebot.policy.names import NameKind
 from machinebot.resources.authority import CAStatus, MachineAuthorityStatus
 from machinebot.resources.bot import MachineBotStatus, ServiceAccountStatus
 from machinebot.resources.meta import CATEGORY, Condition, Status
@@ -28,6 +29,13 @@ NOW = "2026-01-01T00:00:00Z"
 CONDITION = Condition(
     type="Ready", status="True", reason="Issued", message="good", last_transition_time=NOW, observed_generation=1
 )
+
+
+KEY = "k" * 253
+"""The longest key of a Secret."""
+
+DNS_NAME = ".".join(["d" * 63] * 3 + ["d" * 57])
+"""With four characters in front the longest DNS name."""
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -144,8 +152,8 @@ def test_bad_objects_are_refused_with_the_field_and_what_to_write(
             "MachineRole",
             {
                 "namespaces": ["n" * 63] * 64,
-                "allow": {"logins": ["l" * 253] * 64, "hostPrincipals": ["{{ external.trait }}" * 12] * 64},
-                "deny": {"logins": ["*" * 253] * 64, "hostPrincipals": ["?" * 253] * 64},
+                "allow": {kind: ["n" * 253] * 64 for kind in NameKind} | {"hostPrincipals": ["{{ external.trait }}" * 12] * 64},
+                "deny": {kind: ["*" * 253] * 64 for kind in NameKind},
                 "options": {"sourceAddresses": ["2001:0db8:0000:0000:0000:0000:0000:0000/128"] * 64},
             },
         ),
@@ -169,8 +177,65 @@ def test_bad_objects_are_refused_with_the_field_and_what_to_write(
                 "sshHost": {"principals": [f"{number:02}{'h' * 251}" for number in range(64)]},
             },
         ),
+        (
+            "MachineOutput",
+            {
+                "bot": "b" * 253,
+                "secret": {
+                    "type": "kubernetes.io/tls",
+                    "keys": {f"{number:02}{'k' * 251}": KEY[number:] for number in range(16)},
+                },
+                "keystores": {"pkcs12": {"passwordSecretRef": {"name": "p" * 253, "key": KEY}}},
+                "rolloutRestart": [{"kind": "DaemonSet", "name": f"{number:02}{'w' * 251}"} for number in range(16)],
+                "x509SVID": {
+                    "path": f"/{'p' * 252}",
+                    "dnsNames": [f"d{number:02}.{DNS_NAME}" for number in range(64)],
+                    "keys": {"svid": KEY, "key": KEY[1:], "bundle": KEY[2:]},
+                },
+            },
+        ),
+        (
+            "MachineOutput",
+            {
+                "bot": "b",
+                "database": {
+                    "format": "cockroach",
+                    "server": True,
+                    "dnsNames": [f"d{number:02}.{DNS_NAME}" for number in range(64)],
+                },
+            },
+        ),
+        (
+            "MachineOutput",
+            {
+                "bot": "b",
+                "kubernetes": {
+                    "server": f"https://{'s' * 245}",
+                    "certificateAuthority": f"-----BEGIN CERTIFICATE-----{'A' * 32_741}",
+                    "context": "c" * 253,
+                    "user": "u" * 64,
+                    "argoCD": True,
+                    "project": "p" * 253,
+                    "namespaces": [f"{number:03}{'n' * 250}" for number in range(256)],
+                    "clusterResources": True,
+                },
+            },
+        ),
+        (
+            "MachineOutput",
+            {"bot": "b", "jwtSVID": {"audiences": [f"{number}{'a' * 252}" for number in range(8)], "path": f"/{'p' * 252}"}},
+        ),
+        (
+            "MachineAuthority",
+            {
+                "clusterName": "c" * 63,
+                "embedded": {},
+                "issuer": f"https://{'i' * 504}",
+                "trustBundle": {"namespaces": ["n" * 63] * 64},
+            },
+        ),
     ],
-    ids=["role", "bot", "output"],
+    ids=["role", "bot", "output", "x509SVID", "database", "kubernetes", "jwtSVID", "authority"],
 )
 def test_the_largest_objects_stay_below_the_api_servers_budget_for_rules(
     create: Callable[[dict[str, Any]], dict[str, Any]], kind: str, spec: dict[str, Any]
@@ -239,7 +304,15 @@ def test_a_status_cannot_be_written_with_the_object(create: Callable[[dict[str, 
                     roles=("access",),
                     logins=(GrantedName(name="deploy", role="access", trait="logins"),),
                     host_principals=(GrantedName(name="*.example.test", role="access"),),
+                    kubernetes_users=(GrantedName(name="deployer", role="access"),),
+                    kubernetes_groups=(GrantedName(name="viewers", role="access", trait="kubernetes_groups"),),
+                    db_users=(GrantedName(name="app", role="access"),),
+                    db_names=(GrantedName(name="orders", role="access"),),
+                    dns_names=(GrantedName(name="db.data.svc", role="access"),),
+                    spiffe_paths=(GrantedName(name="/ns/ci/web", role="access"),),
+                    jwt_audiences=(GrantedName(name="vault", role="access"),),
                 ),
+                restarted_for="7",
                 warnings=("probably not meant",),
                 failed_attempts=3,
                 retry_at=NOW,

@@ -19,9 +19,11 @@ from machinebot.authority.plan import Plan, plan
 from machinebot.errors import Denied
 from machinebot.metrics import Metrics
 from machinebot.outputs.base import OutputType
-from machinebot.outputs.registry import OUTPUT_TYPES, parse_output
-from machinebot.policy.credential import AnchorState, Purpose, TrustAnchor
+from machinebot.outputs.registry import OUTPUT_TYPES, MachineOutput, parse_output
+from machinebot.outputs.types.database import CLIENT_FILES, SERVER_FILES
+from machinebot.policy.credential import AnchorState, Purpose, TrustAnchor, Usage
 from machinebot.policy.grants import check_roles, warnings
+from machinebot.policy.names import NameKind
 from machinebot.reconcile.world import OutputFacts
 from machinebot.resources.authority import MachineAuthoritySpec
 from machinebot.resources.bot import MachineBot
@@ -33,7 +35,7 @@ from workbench.chart import Release
 ROOT: Final = Path(__file__).parents[2]
 SOURCE: Final = ROOT / "operator" / "machinebot"
 PAGES: Final = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
-EXAMPLES: Final = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES: Final = sorted((ROOT / "examples").rglob("*.yaml"))
 CORE_GROUPS: Final = ("v1", "apps/v1", "batch/v1", "rbac.authorization.k8s.io/v1")
 """Of Kubernetes itself: what pages show of these is held against the API server too."""
 
@@ -158,8 +160,11 @@ def test_the_new_output_type_of_the_contributing_page_works():
     space: dict[str, Any] = {"__name__": "plain"}
     exec(compile(f"{imports}\n{block.text}", "contributing.md", "exec"), space)  # noqa: S102  # our own page
     output: OutputType[Any] = space["OUTPUT"]
-    assert output.ask(output.settings.model_validate({"note": "x"})).purposes == {Purpose.IDENTITY}
-    assert {output.private_key, *output.certificates} <= output.keys
+    settings = output.settings.model_validate({"note": "x"})
+    assert output.ask(settings).usages == {Usage.IDENTITY}
+    assert output.keys(settings) == {"cert.pem", "key.pem", "note"}
+    parts = output.parts(settings, {key: key.encode() for key in output.keys(settings)})
+    assert (parts.private_key, parts.certificates) == (b"key.pem", {"cert.pem": b"cert.pem"})
 
 
 # --- what is pointed to is there ----------------------------------------------------------------------------------
@@ -213,11 +218,13 @@ def test_every_target_is_in_the_contributing_page():
 
 NO_REASONS: Final = frozenset(
     """
-    Accept Active Age Authorization BOOKMARK BearerToken Bot Cluster CustomResourceDefinition DELETE DELETED Default
-    DeleteOptions ERROR Event Expires False GET Granted GrantedName Issue Join KIND KUBECONFIG KeyT Lease List Load LogFormat
-    Logins MachineAuthority MachineBot MachineOutput MachineOutputSpec MachineOutputSpecWithTypes MachineOutputStatus MachineRole
-    Namespaced Namespaces Normal Old Opaque Outputs PATCH POST PUT Prepared PrivateKey PrivateKeyAlgorithm Ready Renewing Renews
-    Roles Secret SecretStatus SecretTemplate ServiceAccount SettingsT Status TokenRequest TokenReview True Type Unknown Warning
+    Accept Active Age Allow Authorization BOOKMARK BearerToken Bot Cluster Config ConfigMap CustomResourceDefinition DELETE
+    DELETED DaemonSet Default DeleteOptions Deployment ERROR Event Expires False GET Granted GrantedName Issue JWT Join KIND
+    KUBECONFIG KeyT Lease List Load LogFormat Logins MachineAuthority MachineBot MachineOutput MachineOutputSpec
+    MachineOutputSpecWithTypes MachineOutputStatus MachineRole Namespace Namespaced Namespaces Normal Old Opaque Outputs PATCH
+    POST PUT Prepared PrivateKey PrivateKeyAlgorithm Publish RSA ReadToken Ready Renewing Renews Restart Roles Secret
+    SecretStatus SecretTemplate Server ServiceAccount SettingsT StatefulSet Status TokenRequest TokenReview True TrustBundle
+    Type Unknown Warning
     """.split()  # noqa: SIM905  # fifty quoted words would hide that it is a list of words
 )
 """Words in the code that look like a reason and are none: kinds, verbs, columns, states, types."""
@@ -314,11 +321,40 @@ def test_every_log_message_of_the_operations_page_is_in_the_code():
     assert {message for message in messages if f'"{message}"' not in code} == set()
 
 
+def shown_outputs() -> list[MachineOutput]:
+    """Every MachineOutput of the pages and the examples."""
+    found = [each for path in (*PAGES, *EXAMPLES) for each in documents(path) if each.get("kind") == "MachineOutput"]
+    return [parse_output({**each, "metadata": {**each["metadata"], "uid": "1"}}) for each in found]
+
+
 def test_every_key_of_every_type_is_on_the_outputs_page():
     text = (ROOT / "docs" / "outputs.md").read_text()
-    for output in OUTPUT_TYPES.values():
-        assert f"\n## {output.name}\n" in text
-        assert all(f"`{key}`" in text for key in output.keys)
+    for name in OUTPUT_TYPES:
+        assert f"\n## {name}\n" in text
+    shown = shown_outputs()
+    assert {output.type.name for output in shown} == set(OUTPUT_TYPES)
+    for output in shown:
+        # A key with the database user in its name stands there with this user.
+        missing = [key for key in output.type.keys(output.settings) if f"`{key}`" not in text]
+        assert not missing, output.metadata.name
+
+
+def test_every_format_of_databases_is_on_the_outputs_page():
+    text = (ROOT / "docs" / "outputs.md").read_text()
+    for files in (CLIENT_FILES, SERVER_FILES):
+        for each in files.values():
+            named = each.of("app")
+            assert all(f"`{key}`" in text for key in (named.certificate, named.key, named.authorities))
+
+
+def test_every_proof_of_the_outputs_page_is_a_test():
+    text = (ROOT / "docs" / "outputs.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    proofs = re.findall(r"\]\((\.\./tests/[a-z_/0-9]+\.py)\)", text)
+    assert len(set(proofs)) >= len(OUTPUT_TYPES)
+    assert rows
+    for proof in proofs:
+        assert "\ndef test_" in ((ROOT / "docs") / proof).read_text(), proof
 
 
 # --- nothing that does not belong there ---------------------------------------------------------------------------
@@ -421,7 +457,9 @@ def faq() -> World:
 
 
 def test_faq_logins_come_from_the_role_or_from_the_bot(faq: World):
-    origins = {origin.name: (origin.role, origin.trait) for origin in faq.plan(faq.bots["deployer"], ()).grant.logins}
+    origins = {
+        origin.name: (origin.role, origin.trait) for origin in faq.plan(faq.bots["deployer"], ()).grant.of(NameKind.LOGINS)
+    }
     assert origins == {"deploy": ("deploy", None), "app": ("access", "logins")}
 
 
@@ -433,8 +471,8 @@ def test_faq_with_nothing_left_nothing_is_signed(faq: World):
 
 
 def test_faq_an_output_carries_only_its_own_roles(faq: World):
-    assert faq.plan_of("only-deploy").grant.login_names == ("deploy",)
-    assert faq.plan_of("only-access").grant.login_names == ("app",)
+    assert faq.plan_of("only-deploy").grant.plain(NameKind.LOGINS) == ("deploy",)
+    assert faq.plan_of("only-access").grant.plain(NameKind.LOGINS) == ("app",)
 
 
 def test_faq_a_trait_that_reaches_two_roles_is_warned_of(faq: World):
@@ -448,14 +486,14 @@ def test_faq_a_role_with_session_mfa_is_refused_and_others_are_not(faq: World):
     bot = faq.bot("deployer", "people")
     with pytest.raises(Denied, match="SessionMFARequired: the role 'people'"):
         faq.plan(bot, ("people",))
-    assert faq.plan(bot, ("deploy",)).grant.login_names == ("deploy",)
+    assert faq.plan(bot, ("deploy",)).grant.plain(NameKind.LOGINS) == ("deploy",)
     with pytest.raises(Denied, match="SessionMFARequired"):
         check_roles("ci", bot.spec, faq.roles, faq.authority)
 
 
 def test_faq_device_trust_for_humans_lets_bots_pass(faq: World):
     bot = faq.bot("deployer", "devices")
-    assert faq.plan(bot, ("devices",)).grant.login_names == ("deploy",)
+    assert faq.plan(bot, ("devices",)).grant.plain(NameKind.LOGINS) == ("deploy",)
     role = faq.roles["devices"]
     options = role.spec.options.model_copy(update={"device_trust_mode": "required"})
     strict = {**faq.roles, "devices": role.model_copy(update={"spec": role.spec.model_copy(update={"options": options})})}

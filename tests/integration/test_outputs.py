@@ -34,7 +34,7 @@ from workbench.chart import CLUSTER_NAME
 pytestmark = pytest.mark.cluster
 pytest_plugins = ["support.fixtures"]
 
-IDENTITY_KEYS = {"key", "key.pub", "key-cert.pub", "tlscert", "known_hosts", "tls.crt", "tls.key", "ca.crt"}
+IDENTITY_KEYS = {"key", "key.pub", "key-cert.pub", "tlscert", "known_hosts", "ssh_config", "tls.crt", "tls.key", "ca.crt"}
 SSH_HOST_KEYS = {"ssh_host", "ssh_host.pub", "ssh_host-cert.pub", "ssh_host-user-ca.pub"}
 FIRST_ISSUE = ["create secrets", "patch machineoutputs/status"]
 RENEWAL = ["update secrets", "patch machineoutputs/status"]

@@ -9,6 +9,11 @@ class SteppedClock:
     def __init__(self) -> None:
         self._offset = timedelta(0)
 
+    @property
+    def offset(self) -> timedelta:
+        """How far it was moved."""
+        return self._offset
+
     def now(self) -> datetime:
         """UTC, whole seconds."""
         return (datetime.now(UTC) + self._offset).replace(microsecond=0)

@@ -5,6 +5,7 @@ import http.client
 import json
 import ssl
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,11 @@ _PLACES = {
     "Namespace": ("/api/v1", "namespaces"),
     "Secret": ("/api/v1", "secrets"),
     "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "StatefulSet": ("/apis/apps/v1", "statefulsets"),
+    "DaemonSet": ("/apis/apps/v1", "daemonsets"),
+    "ReplicaSet": ("/apis/apps/v1", "replicasets"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
 }
@@ -35,10 +41,11 @@ class RefusedError(AssertionError):
 
 
 class Cluster:
-    """One connection to the API server, as administrator. For one thread."""
+    """One connection to the API server, as administrator; a test and what it hangs into an operator's line take turns."""
 
     def __init__(self, plane: ControlPlane) -> None:
         address = urlsplit(plane.url)
+        self._alone = threading.Lock()
         self._connection = http.client.HTTPSConnection(
             address.hostname or "", address.port, context=_tls(plane.admin_kubeconfig), timeout=SECONDS
         )
@@ -84,11 +91,12 @@ class Cluster:
 
     def _send(self, method: str, path: str, body: Json | None = None, content_type: str = "application/json") -> tuple[int, Json]:
         content = None if body is None else json.dumps(body)
-        try:
-            return self._exchange(method, path, content, content_type)
-        except (http.client.HTTPException, OSError):
-            self._connection.close()  # it had been idle for too long, or the API server was away
-            return self._exchange(method, path, content, content_type)
+        with self._alone:
+            try:
+                return self._exchange(method, path, content, content_type)
+            except (http.client.HTTPException, OSError):
+                self._connection.close()  # it had been idle for too long, or the API server was away
+                return self._exchange(method, path, content, content_type)
 
     def _exchange(self, method: str, path: str, content: str | None, content_type: str) -> tuple[int, Json]:
         self._connection.request(method, path, content, {"Content-Type": content_type, "Accept": "application/json"})

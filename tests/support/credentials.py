@@ -4,12 +4,13 @@ import base64
 import hashlib
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
@@ -51,12 +52,41 @@ class StoredSecret:
         return {key: base64.b64decode(value) for key, value in (self.body.get("data") or {}).items()}
 
     @property
+    def type(self) -> str:
+        return str(self.body["type"])
+
+    @property
     def serial(self) -> str:
-        """Serial number of its certificates, decimal."""
-        data = self.data
-        if "tls.crt" in data:
-            return str(x509.load_pem_x509_certificate(data["tls.crt"]).serial_number)
-        return str(ssh_certificate(data["ssh_host-cert.pub"]).serial)
+        """Serial number of its credentials, decimal, whatever their form and the names of their keys."""
+        (serial,) = {serial for text in self.data.values() for serial in _serials(text)}
+        return serial
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Its X.509 certificate, wherever it stands."""
+        (found,) = {each for text in self.data.values() for each in _leaves(text)}
+        return found
+
+
+def _serials(text: bytes) -> Iterator[str]:
+    """Serial numbers of the credentials in one key: SSH and X.509 certificates and JWTs. CAs and keys have none."""
+    for line in text.splitlines():
+        if b"-cert-v01@openssh.com " in line:
+            yield str(ssh_certificate(line).serial)
+    if re.fullmatch(rb"[\w-]+(\.[\w-]+){2}", text):
+        yield str(jwt.decode(text, options={"verify_signature": False})["jti"])
+    yield from (str(certificate.serial_number) for certificate in _leaves(text))
+
+
+def _leaves(text: bytes) -> Iterator[x509.Certificate]:
+    """X.509 certificates in one key that are no CA's; those of a kubeconfig and of Argo CD's config stand there in base64."""
+    embedded = re.findall(rb"(?:client-certificate-data: |\"certData\": \")([A-Za-z0-9+/=]+)", text)
+    for each in (text, *map(base64.b64decode, embedded)):
+        if b"-----BEGIN CERTIFICATE-----" not in each:
+            continue
+        for certificate in x509.load_pem_x509_certificates(each):
+            if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+                yield certificate
 
 
 def ssh_certificate(line: bytes) -> SSHCertificate:
@@ -127,6 +157,27 @@ def ssh_public_key_as_pem(path: Path) -> str:
     return _run("ssh-keygen", "-e", "-m", "PKCS8", "-f", str(path))
 
 
+def openssl_pkcs12(path: Path, password: str, *options: str) -> str:
+    """What the real openssl finds in a PKCS #12 file: PEM, and with `-info` how it is protected.
+
+    Raises:
+        subprocess.CalledProcessError: The file or the password is not right.
+    """
+    command = ["openssl", "pkcs12", "-in", str(path), "-passin", "env:PASSWORD", *options]
+    return _run(*command, environment={"PASSWORD": password}, with_errors="-info" in options)
+
+
+def keytool_lists(path: Path, password: str) -> dict[str, str]:
+    """What Java's own keytool finds in a PKCS #12 file: alias to kind of entry.
+
+    Raises:
+        subprocess.CalledProcessError: The file or the password is not right.
+    """
+    command = ["keytool", "-list", "-storetype", "PKCS12", "-keystore", str(path), "-storepass:env", "PASSWORD"]
+    shown = _run(*command, environment={"PASSWORD": password, "LC_ALL": "C"})
+    return dict(re.findall(r"^(\S+), .*, (\w+Entry)", shown, re.MULTILINE))
+
+
 def write_all(directory: Path, content: Mapping[str, bytes]) -> dict[str, Path]:
     """Each key of a Secret as a file, as a volume would have them."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -143,8 +194,8 @@ def fingerprint(public_line: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
+def _run(*command: str, environment: Mapping[str, str] | None = None, with_errors: bool = False) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin:/usr/local/bin", **(environment or {})}
     )
-    return done.stdout
+    return done.stdout + done.stderr if with_errors else done.stdout

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from machinebot.app import Operator
 from machinebot.controller.term import Term
 from machinebot.errors import MachinebotError
-from machinebot.kube.client import ApiServer, load_configuration
+from machinebot.kube.client import ApiServer, cluster_facts, load_configuration
 from machinebot.metrics import Metrics
 from machinebot.reconcile.world import World
 from machinebot.settings import OperatorSettings
@@ -94,7 +94,7 @@ class RunningOperator:
     ) -> None:
         self._kubeconfig = kubeconfig
         self._watch_kubeconfig = watch_kubeconfig or kubeconfig
-        self._settings = replace(settings, listen_host=LOOPBACK, listen_port=0)
+        self._settings = replace(settings, listen_host=LOOPBACK, listen_port=0, https_host=LOOPBACK, https_port=0)
         self.clock = clock
         """Its clock."""
         self._alive: _Alive | None = None
@@ -224,6 +224,11 @@ class RunningOperator:
     # --- inside --------------------------------------------------------------------------------------------------------
 
     @property
+    def https_port(self) -> int:
+        """The port of its HTTPS."""
+        return self._parts.operator.https_port
+
+    @property
     def _parts(self) -> _Alive:
         self.check()
         if self._alive is None:
@@ -274,9 +279,11 @@ class RunningOperator:
 
     async def _main(self) -> None:
         metrics = Metrics(CollectorRegistry())
-        api = ApiServer(await load_configuration(self._kubeconfig), metrics, timeout=self._settings.request_timeout)
+        configuration = await load_configuration(self._kubeconfig)
+        api = ApiServer(configuration, metrics, timeout=self._settings.request_timeout)
         line, stop = Line(api), asyncio.Event()
-        operator = Operator(self._settings, line, metrics, self.clock)
+        cluster = cluster_facts(configuration, in_cluster=False)
+        operator = Operator(self._settings, line, metrics, self.clock, cluster=cluster)
         self._alive = _Alive(asyncio.get_running_loop(), operator, line, metrics, stop)
         try:
             await operator.run(stop, self._started)

@@ -122,6 +122,12 @@ class Line(KubeClient):
         )
 
     @override
+    async def patch(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        return await self._carry(
+            Call("patch", resource.plural, namespace, name), lambda: self._client.patch(resource, namespace, name, body)
+        )
+
+    @override
     async def patch_status(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         return await self._carry(
             Call("patch", f"{resource.plural}/status", namespace, name),

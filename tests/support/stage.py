@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from machinebot.outputs.registry import OUTPUT_TYPES
 from machinebot.policy.credential import Purpose
 from machinebot.reconcile.authorities import secret_name
 from support.audit import Audit, Write
@@ -169,8 +170,8 @@ class Tenant:
     def output(self, name: str = "web", *, bot: str = "deployer", annotations: dict[str, str] | None = None, **spec: Any) -> str:
         """Make a MachineOutput, of type identity unless the spec names another."""
         body = {"bot": bot, **spec}
-        if "sshHost" not in body:
-            body["identity"] = body.get("identity", {})
+        if OUTPUT_TYPES.keys().isdisjoint(body):
+            body["identity"] = {}
         return self.make("MachineOutput", name, body, annotations=annotations)
 
     def make(self, kind: str, name: str, spec: Json, *, annotations: dict[str, str] | None = None) -> str:

@@ -29,6 +29,16 @@ app.kubernetes.io/part-of: machinebot
 {{- default (include "machinebot.fullname" .) .Values.serviceAccount.name }}
 {{- end }}
 
+{{/* Address of HTTPS that clients are told: by default the Service, as the cluster knows it. */}}
+{{- define "machinebot.url" -}}
+{{- if .Values.https.url }}
+{{- .Values.https.url }}
+{{- else }}
+{{- printf "https://%s.%s.svc" (include "machinebot.fullname" .) .Release.Namespace }}
+{{- with .Values.service.httpsPort }}{{ if ne (int .) 443 }}{{ printf ":%d" (int .) }}{{ end }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* The operator as the API server knows it. */}}
 {{- define "machinebot.user" -}}
 {{- printf "system:serviceaccount:%s:%s" .Release.Namespace (include "machinebot.serviceAccountName" .) }}
@@ -70,6 +80,12 @@ app.kubernetes.io/part-of: machinebot
 - apiGroups: [""]
   resources: [serviceaccounts/token]
   verbs: [create]
+- apiGroups: [apps]
+  resources: [deployments, statefulsets, daemonsets]
+  verbs: [patch]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, update, delete]
 {{ include "machinebot.ownRules" . }}
 {{- end }}
 

@@ -4,22 +4,26 @@ The signed bytes are parsed again and held against the request, so that neither 
 out (boulder's lints, SPIRE's credvalidator). Every check is a row; a new one is a row and a row of the tests.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+import jwt
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from machinebot.authority.generations import Generation
 from machinebot.authority.keys import UNREADABLE, authorized_key, spki
-from machinebot.authority.profiles import Request, SSHRequest, X509Request
+from machinebot.authority.profiles import Request, SSHRequest, TokenRequest, X509Request
 from machinebot.errors import Denied
 from machinebot.policy.credential import AnchorState, Purpose
+from machinebot.policy.names import MAX_SUBJECT_PART, NAME_RULES, NameKind
 
-_CertificateT = TypeVar("_CertificateT", x509.Certificate, SSHCertificate)
-_RequestT = TypeVar("_RequestT", X509Request, SSHRequest)
+_CertificateT = TypeVar("_CertificateT", x509.Certificate, SSHCertificate, "ReadToken")
+_RequestT = TypeVar("_RequestT", X509Request, SSHRequest, TokenRequest)
 
 REASON: Final = "CertificateRefused"
 """Reason where a check fails: always a defect, never what a person wrote."""
@@ -64,6 +68,40 @@ def check_ssh(line: bytes, request: SSHRequest, issuer: Generation) -> None:
     _hold(lambda: _load_ssh(line), SSH_CHECKS, request, issuer)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadToken:
+    """A JWT as its bytes say, nothing of it verified yet.
+
+    Attributes:
+        unverified_header: Its header.
+        unverified_claims: Its claims.
+        token: The compact form.
+    """
+
+    unverified_header: Mapping[str, Any]
+    unverified_claims: Mapping[str, Any]
+    token: str
+
+
+def check_token(token: str, request: TokenRequest, issuer: Generation) -> None:
+    """Holds a signed JWT against what was asked for.
+
+    Args:
+        token: What was signed, in compact form.
+        request: What was asked for.
+        issuer: The CA that signed.
+
+    Raises:
+        Denied: It differs; it must not be handed out.
+    """
+    _hold(lambda: _load_token(token), TOKEN_CHECKS, request, issuer)
+
+
+def _load_token(token: str) -> ReadToken:
+    read = jwt.decode_complete(token, options={"verify_signature": False})
+    return ReadToken(unverified_header=read["header"], unverified_claims=read["payload"], token=token)
+
+
 def _load_ssh(line: bytes) -> SSHCertificate:
     certificate = load_ssh_public_identity(line)
     if not isinstance(certificate, SSHCertificate):
@@ -84,14 +122,14 @@ def _hold(
             failed = check.__name__
             if not check(certificate, request, issuer):
                 raise _refused(request.profile.purpose, failed, "it was not handed out")
-    except UNREADABLE as error:
+    except (*UNREADABLE, jwt.InvalidTokenError) as error:
         raise _refused(request.profile.purpose, failed, "it was not handed out") from error
     return certificate
 
 
 def _refused(purpose: Purpose, check: str, outcome: str) -> Denied:
     name = check.strip("_").replace("_", " ")
-    return Denied(REASON, f"a certificate of the CA {purpose.value} failed the check `{name}` and {outcome}: report this defect")
+    return Denied(REASON, f"a credential of the CA {purpose.value} failed the check `{name}` and {outcome}: report this defect")
 
 
 # --- before the signing -------------------------------------------------------------------------------------------
@@ -118,7 +156,7 @@ def _ends_before_its_ca(request: Request, issuer: Generation) -> bool:
 
 
 def _key_is_no_ca(request: Request, issuer: Generation) -> bool:
-    return spki(request.public_key) != issuer.key.spki
+    return isinstance(request, TokenRequest) or spki(request.public_key) != issuer.key.spki
 
 
 REQUEST_CHECKS: Final[tuple[Callable[[Request, Generation], bool], ...]] = (
@@ -168,10 +206,12 @@ def _x509_public_key(certificate: x509.Certificate, request: X509Request, issuer
 
 
 def _x509_subject(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
-    return [(part.oid, part.value) for part in certificate.subject] == [
-        (NameOID.ORGANIZATION_NAME, request.organization),
-        (NameOID.COMMON_NAME, request.common_name),
-    ]
+    asked = request.subject
+    parts = [(NameOID.ORGANIZATION_NAME, organization) for organization in asked.organizations]
+    parts += [(NameOID.ORGANIZATIONAL_UNIT_NAME, asked.unit)] if asked.unit is not None else []
+    parts += [(NameOID.COMMON_NAME, asked.common_name)] if asked.common_name is not None else []
+    fits = bool(parts) and all(0 < len(text) <= MAX_SUBJECT_PART for _, text in parts)
+    return fits and [(part.oid, part.value) for part in certificate.subject] == parts
 
 
 def _x509_extensions(certificate: x509.Certificate, _request: X509Request, _issuer: Generation) -> bool:
@@ -194,7 +234,13 @@ def _x509_extended_key_usage(certificate: x509.Certificate, request: X509Request
 
 def _x509_one_spiffe_id(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
     names = _extension(certificate, ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
-    return names == x509.SubjectAlternativeName([x509.UniformResourceIdentifier(request.spiffe_id)])
+    asked = [x509.UniformResourceIdentifier(request.subject.spiffe_id), *map(x509.DNSName, request.subject.dns_names)]
+    return names == x509.SubjectAlternativeName(asked)
+
+
+def _x509_dns_names(_certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    names = request.subject.dns_names
+    return not names or (request.profile.dns_names and all(NAME_RULES[NameKind.DNS_NAMES].fits(name) for name in names))
 
 
 def _x509_key_identifiers(certificate: x509.Certificate, request: X509Request, issuer: Generation) -> bool:
@@ -223,6 +269,7 @@ X509_CHECKS: Final[tuple[Callable[[x509.Certificate, X509Request, Generation], b
     _x509_key_usage,
     _x509_extended_key_usage,
     _x509_one_spiffe_id,
+    _x509_dns_names,
     _x509_key_identifiers,
     _x509_signature,
 )
@@ -302,3 +349,63 @@ SSH_CHECKS: Final[tuple[Callable[[SSHCertificate, SSHRequest, Generation], bool]
     _ssh_signature,
 )
 """What a signed SSH certificate must fulfil. The last one relies on the one before: the key that signed is the CA's."""
+
+# --- JWT (RFC 7519; JWT-SVID, sections 2 and 3) ---------------------------------------------------------------------
+
+
+def _token_header(read: ReadToken, _request: TokenRequest, issuer: Generation) -> bool:
+    algorithms = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1}
+    algorithm, key = read.unverified_header.get("alg"), issuer.key.public_key
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        fits = isinstance(key.curve, algorithms.get(str(algorithm), ()))
+    else:
+        fits = isinstance(key, rsa.RSAPublicKey) and algorithm == "RS256"
+    return fits and read.unverified_header == {"alg": algorithm, "kid": issuer.id, "typ": "JWT"}
+
+
+def _token_serial(read: ReadToken, request: TokenRequest, _issuer: Generation) -> bool:
+    return read.unverified_claims.get("jti") == str(request.stamp.serial)
+
+
+def _token_dates(read: ReadToken, request: TokenRequest, _issuer: Generation) -> bool:
+    begin, end = _seconds(request.stamp.not_before), _seconds(request.stamp.not_after)
+    told = [read.unverified_claims.get(name) for name in ("iat", "nbf", "exp")]
+    return told == [begin, begin, end]
+
+
+def _token_span(read: ReadToken, request: TokenRequest, issuer: Generation) -> bool:
+    begin, end = read.unverified_claims["nbf"], read.unverified_claims["exp"]
+    return timedelta(seconds=end - begin) <= request.profile.ceiling and end <= _seconds(issuer.not_after)
+
+
+def _token_names(read: ReadToken, request: TokenRequest, _issuer: Generation) -> bool:
+    told = [read.unverified_claims.get(name) for name in ("iss", "sub", "aud")]
+    return told == [request.issuer, request.subject, list(request.audiences)] and bool(request.audiences)
+
+
+def _token_nothing_else(read: ReadToken, _request: TokenRequest, _issuer: Generation) -> bool:
+    return read.unverified_claims.keys() == {"iss", "sub", "aud", "iat", "nbf", "exp", "jti"}
+
+
+def _token_signature(read: ReadToken, request: TokenRequest, issuer: Generation) -> bool:
+    # Raises where it is not the CA's. The algorithm was held against the key before; the dates were too.
+    jwt.decode(
+        read.token,
+        issuer.key.public_key,
+        algorithms=[str(read.unverified_header["alg"])],
+        audience=request.audiences[0],
+        options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
+    )
+    return True
+
+
+TOKEN_CHECKS: Final[tuple[Callable[[ReadToken, TokenRequest, Generation], bool], ...]] = (
+    _token_header,
+    _token_serial,
+    _token_dates,
+    _token_span,
+    _token_names,
+    _token_nothing_else,
+    _token_signature,
+)
+"""What a signed JWT must fulfil. The last one relies on the first: the algorithm is the key's own."""

@@ -6,17 +6,39 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Self
 
-from machinebot.authority import ssh, x509
+from machinebot.authority import ssh, tokens, x509
 from machinebot.authority.generations import Generation
 from machinebot.authority.interface import Directory, TokenReviewer
 from machinebot.authority.keys import PublicKey, parse_public_key
-from machinebot.authority.plan import Plan, check_not_deleting, check_purposes, plan
-from machinebot.authority.profiles import SSHProfile, SSHRequest, Stamp, X509Request, profile_of
+from machinebot.authority.plan import Plan, check_not_deleting, plan
+from machinebot.authority.profiles import (
+    PROFILES,
+    SSHProfile,
+    SSHRequest,
+    Stamp,
+    TokenProfile,
+    TokenRequest,
+    X509Profile,
+    X509Request,
+    check_usages,
+)
 from machinebot.authority.rotation import LAST_CALL, active, in_order
-from machinebot.errors import Denied, Unavailable
+from machinebot.authority.subjects import SUBJECTS, spiffe_id
+from machinebot.errors import Denied, Invalid, Unavailable
 from machinebot.joins.kubernetes import verify_review
-from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, Purpose, ServiceAccountRef, TrustBundle
+from machinebot.policy.credential import (
+    BotIdentity,
+    BotRef,
+    Form,
+    Issued,
+    IssueRequest,
+    Purpose,
+    ServiceAccountRef,
+    TrustBundle,
+    Usage,
+)
 from machinebot.policy.lifetimes import BACKDATE
+from machinebot.policy.names import NameKind
 from machinebot.resources.authority import MachineAuthoritySpec
 from machinebot.resources.bot import MachineBot
 
@@ -46,14 +68,16 @@ class _State:
     trust: TrustBundle
 
     @classmethod
-    def of(cls, spec: MachineAuthoritySpec, generations: Mapping[Purpose, tuple[Generation, ...]]) -> Self:
+    def of(cls, spec: MachineAuthoritySpec, generations: Mapping[Purpose, tuple[Generation, ...]], issuer: str) -> Self:
         ordered = {purpose: in_order(generations[purpose]) for purpose in Purpose if purpose in generations}
         every = [generation for several in ordered.values() for generation in several]
         return cls(
             spec=spec,
             generations=ordered,
             ca_keys=frozenset(generation.key.spki for generation in every),
-            trust=TrustBundle(cluster_name=spec.cluster_name, anchors=tuple(generation.anchor for generation in every)),
+            trust=TrustBundle(
+                cluster_name=spec.cluster_name, issuer=issuer, anchors=tuple(generation.anchor for generation in every)
+            ),
         )
 
 
@@ -64,6 +88,7 @@ class EmbeddedAuthority:
         name: Name of the MachineAuthority.
         spec: Its spec.
         generations: The generations of each CA.
+        issuer: The `iss` of JWTs: the address that the authority is found at.
         directory: The bots and roles there are.
         reviewer: Asks the API server about tokens.
     """
@@ -73,11 +98,12 @@ class EmbeddedAuthority:
         name: str,
         spec: MachineAuthoritySpec,
         generations: Mapping[Purpose, tuple[Generation, ...]],
+        issuer: str,
         directory: Directory,
         reviewer: TokenReviewer,
     ) -> None:
         self._name = name
-        self._state = _State.of(spec, generations)
+        self._state = _State.of(spec, generations, issuer)
         self._directory = directory
         self._reviewer = reviewer
         self._pins: dict[BotRef, _Pin] = {}
@@ -92,9 +118,9 @@ class EmbeddedAuthority:
         """What a person wrote."""
         return self._state.spec
 
-    def update(self, spec: MachineAuthoritySpec, generations: Mapping[Purpose, tuple[Generation, ...]]) -> None:
+    def update(self, spec: MachineAuthoritySpec, generations: Mapping[Purpose, tuple[Generation, ...]], issuer: str) -> None:
         """Takes another spec and other generations from now on; who has joined stays joined."""
-        self._state = _State.of(spec, generations)
+        self._state = _State.of(spec, generations, issuer)
 
     def forget(self, bot: BotRef) -> None:
         """Drops what is known of a bot that is gone; its identities are refused from now on."""
@@ -122,10 +148,10 @@ class EmbeddedAuthority:
         now = now.replace(microsecond=0)
         bot = self._usable_bot(identity.bot)
         self._check_identity(identity, bot, now)
-        public_key = self._public_key(request.public_key)
         state = self._state
-        check_purposes(request.wish.purposes)
-        issuers = {purpose: _issuer(state, purpose, now) for purpose in sorted(request.wish.purposes)}
+        check_usages(request.wish.usages)
+        public_key = self._public_key(request.public_key) if request.public_key is not None else None
+        issuers = {usage: _issuer(state, usage.purpose, now) for usage in sorted(request.wish.usages)}
         planned = plan(
             spec=state.spec,
             bot=bot,
@@ -140,7 +166,7 @@ class EmbeddedAuthority:
         stamp = Stamp(
             serial=secrets.randbelow(2**63 - 1) + 1, not_before=not_before, not_after=not_before + planned.lifetime.length
         )
-        return _signed(identity.bot, planned, stamp, public_key, issuers, cluster_name=state.spec.cluster_name)
+        return _Signing(identity.bot, planned, stamp, public_key, state.trust).issued(issuers)
 
     def _usable_bot(self, ref: BotRef) -> MachineBot:
         bot = self._directory.bot(ref)
@@ -202,51 +228,68 @@ def _issuer(state: _State, purpose: Purpose, now: datetime) -> Generation:
     return issuer
 
 
-def _signed(
-    bot: BotRef,
-    planned: Plan,
-    stamp: Stamp,
-    public_key: PublicKey,
-    issuers: Mapping[Purpose, Generation],
-    *,
-    cluster_name: str,
-) -> Issued:
-    ssh_certificate = x509_certificate = None
-    for purpose, issuer in issuers.items():
-        profile = profile_of(purpose)
+@dataclass(frozen=True, slots=True)
+class _Signing:
+    """One issue: everything that its credentials share."""
+
+    bot: BotRef
+    planned: Plan
+    stamp: Stamp
+    public_key: PublicKey | None
+    trust: TrustBundle
+
+    def issued(self, issuers: Mapping[Usage, Generation]) -> Issued:
+        """Every credential, signed and checked."""
+        made = {usage.form: self._sign(usage, issuer) for usage, issuer in issuers.items()}
+        return Issued(
+            serial=self.stamp.serial,
+            not_before=self.stamp.not_before,
+            not_after=self.stamp.not_after,
+            ssh_certificate=made.get(Form.SSH),
+            x509_certificate=made.get(Form.X509),
+            token=made.get(Form.JWT),
+            authorities={usage.purpose: issuer.id for usage, issuer in issuers.items()},
+            grant=self.planned.grant,
+            lifetime=self.planned.lifetime,
+        )
+
+    def _sign(self, usage: Usage, issuer: Generation) -> bytes:
+        profile = PROFILES[usage]
         if isinstance(profile, SSHProfile):
-            ssh_certificate = ssh.sign(_ssh_request(profile, bot, planned, stamp, public_key), issuer)
-        else:
-            wanted = X509Request(
-                profile=profile,
-                stamp=stamp,
-                public_key=public_key,
-                common_name=x509.common_name(bot),
-                organization=cluster_name,
-                spiffe_id=bot.spiffe_id(cluster_name),
-            )
-            x509_certificate = x509.sign(wanted, issuer)
-    return Issued(
-        serial=stamp.serial,
-        not_before=stamp.not_before,
-        not_after=stamp.not_after,
-        ssh_certificate=ssh_certificate,
-        x509_certificate=x509_certificate,
-        authorities={purpose: issuer.id for purpose, issuer in issuers.items()},
-        grant=planned.grant,
-        lifetime=planned.lifetime,
-    )
+            return ssh.sign(self._ssh(profile), issuer)
+        if isinstance(profile, X509Profile):
+            return x509.sign(self._x509(profile), issuer)
+        return tokens.sign(self._token(profile), issuer)
 
+    def _key(self) -> PublicKey:
+        if self.public_key is None:
+            raise Invalid("NoPublicKey", "a certificate is made for a public key: send one")
+        return self.public_key
 
-def _ssh_request(profile: SSHProfile, bot: BotRef, planned: Plan, stamp: Stamp, public_key: PublicKey) -> SSHRequest:
-    hosts = tuple(origin.name for origin in planned.host_principals)
-    return SSHRequest(
-        profile=profile,
-        stamp=stamp,
-        public_key=public_key,
-        key_id=bot.user,
-        principals=hosts if profile.purpose is Purpose.SSH_HOST else planned.grant.login_names,
-        # The plan leaves both empty where it is no SSH user certificate.
-        extensions=ssh.extensions(planned.grant.ssh),
-        source_addresses=planned.grant.ssh.source_addresses,
-    )
+    def _ssh(self, profile: SSHProfile) -> SSHRequest:
+        grant = self.planned.grant
+        kind = NameKind.HOST_PRINCIPALS if profile.usage is Usage.SSH_HOST else NameKind.LOGINS
+        return SSHRequest(
+            profile=profile,
+            stamp=self.stamp,
+            public_key=self._key(),
+            key_id=self.bot.user,
+            principals=grant.plain(kind),
+            # The plan leaves both empty where it is no SSH user certificate.
+            extensions=ssh.extensions(grant.ssh),
+            source_addresses=grant.ssh.source_addresses,
+        )
+
+    def _x509(self, profile: X509Profile) -> X509Request:
+        subject = SUBJECTS[profile.usage](self.bot, self.planned.grant, self.trust.cluster_name)
+        return X509Request(profile=profile, stamp=self.stamp, public_key=self._key(), subject=subject)
+
+    def _token(self, profile: TokenProfile) -> TokenRequest:
+        grant = self.planned.grant
+        return TokenRequest(
+            profile=profile,
+            stamp=self.stamp,
+            issuer=self.trust.issuer,
+            subject=spiffe_id(self.bot, grant, self.trust.cluster_name),
+            audiences=grant.plain(NameKind.JWT_AUDIENCES),
+        )

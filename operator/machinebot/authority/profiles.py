@@ -1,4 +1,4 @@
-"""What each CA signs: one immutable profile a purpose, and the closed request that goes with it.
+"""What is signed: one immutable profile a usage, and the closed request that goes with it.
 
 Ceilings stand here, in code, whatever an object says. A request is made of checked names and a key; nothing else reaches a
 certificate.
@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from machinebot.authority.keys import PublicKey
 from machinebot.errors import Invalid
-from machinebot.policy.credential import Purpose
+from machinebot.policy.credential import Form, Purpose, Usage
 from machinebot.policy.lifetimes import MAXIMUM
 
 MAX_PRINCIPALS: Final = 256
@@ -41,7 +41,7 @@ class SSHProfile:
     """What an SSH CA signs (PROTOCOL.certkeys).
 
     Attributes:
-        purpose: The CA.
+        usage: What the certificate is used for.
         ceiling: Longest span of a certificate.
         type: For users or for hosts.
         principal: What one principal must look like, the whole of it.
@@ -49,7 +49,7 @@ class SSHProfile:
         critical_options: Critical options that it may carry.
     """
 
-    purpose: Purpose
+    usage: Usage
     ceiling: timedelta
     type: SSHCertificateType
     principal: re.Pattern[str]
@@ -58,6 +58,11 @@ class SSHProfile:
 
     def __post_init__(self) -> None:
         _checked_ceiling(self.ceiling)
+
+    @property
+    def purpose(self) -> Purpose:
+        """The CA."""
+        return self.usage.purpose
 
     def check_principals(self, principals: tuple[str, ...]) -> None:
         """Holds the principals against the profile.
@@ -83,22 +88,50 @@ class X509Profile:
     """What an X.509 CA signs (RFC 5280; X509-SVID, section 4).
 
     Attributes:
-        purpose: The CA.
+        usage: What the certificate is used for.
         ceiling: Longest span of a certificate.
         key_usage: The critical keyUsage.
         extended_key_usage: The extendedKeyUsage, exactly.
+        dns_names: Whether it may carry DNS names.
     """
 
-    purpose: Purpose
+    usage: Usage
     ceiling: timedelta
     key_usage: x509.KeyUsage
     extended_key_usage: tuple[x509.ObjectIdentifier, ...]
+    dns_names: bool = False
 
     def __post_init__(self) -> None:
         _checked_ceiling(self.ceiling)
 
+    @property
+    def purpose(self) -> Purpose:
+        """The CA."""
+        return self.usage.purpose
 
-Profile = SSHProfile | X509Profile
+
+@dataclass(frozen=True, slots=True)
+class TokenProfile:
+    """What JWTs are signed (RFC 7519; JWT-SVID, sections 2 and 3).
+
+    Attributes:
+        usage: What the token is used for.
+        ceiling: Longest span of a token.
+    """
+
+    usage: Usage
+    ceiling: timedelta
+
+    def __post_init__(self) -> None:
+        _checked_ceiling(self.ceiling)
+
+    @property
+    def purpose(self) -> Purpose:
+        """The CA."""
+        return self.usage.purpose
+
+
+Profile = SSHProfile | X509Profile | TokenProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +173,25 @@ class SSHRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """Who an X.509 certificate names. Each part of at most 64 characters (RFC 5280, appendix A.1).
+
+    Attributes:
+        organizations: O, in their order; Kubernetes takes them for groups.
+        common_name: CN, or None.
+        spiffe_id: The one URI in the subjectAltName.
+        unit: OU, or None.
+        dns_names: DNS names in the subjectAltName, after the URI.
+    """
+
+    organizations: tuple[str, ...]
+    common_name: str | None
+    spiffe_id: str
+    unit: str | None = None
+    dns_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class X509Request:
     """An X.509 certificate to be signed.
 
@@ -147,20 +199,35 @@ class X509Request:
         profile: What its CA signs.
         stamp: Serial and dates.
         public_key: The key to be certified.
-        common_name: CN, at most 64 characters (RFC 5280, upper bound ub-common-name).
-        organization: O: the name of the cluster.
-        spiffe_id: The one URI in the subjectAltName.
+        subject: Who it names.
     """
 
     profile: X509Profile
     stamp: Stamp
     public_key: PublicKey
-    common_name: str
-    organization: str
-    spiffe_id: str
+    subject: Subject
 
 
-Request = SSHRequest | X509Request
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A JWT to be signed.
+
+    Attributes:
+        profile: What is signed.
+        stamp: Serial and dates.
+        issuer: `iss`.
+        subject: `sub`, a SPIFFE ID.
+        audiences: `aud`; never empty.
+    """
+
+    profile: TokenProfile
+    stamp: Stamp
+    issuer: str
+    subject: str
+    audiences: tuple[str, ...]
+
+
+Request = SSHRequest | X509Request | TokenRequest
 
 DIGITAL_SIGNATURE: Final = x509.KeyUsage(
     digital_signature=True,
@@ -175,8 +242,12 @@ DIGITAL_SIGNATURE: Final = x509.KeyUsage(
 )
 """All that a TLS client needs its key for."""
 
+_CLIENT: Final = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+_SERVER: Final = (ExtendedKeyUsageOID.SERVER_AUTH,)
+_PEER: Final = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+
 SSH_USER: Final = SSHProfile(
-    purpose=Purpose.SSH_USER,
+    usage=Usage.SSH_USER,
     ceiling=MAXIMUM.length,
     type=SSHCertificateType.USER,
     principal=USER_PRINCIPAL,
@@ -186,33 +257,63 @@ SSH_USER: Final = SSHProfile(
 )
 
 SSH_HOST: Final = SSHProfile(
-    purpose=Purpose.SSH_HOST,
+    usage=Usage.SSH_HOST,
     ceiling=MAXIMUM.length,
     type=SSHCertificateType.HOST,
     principal=HOST_PRINCIPAL,
 )
 
-IDENTITY: Final = X509Profile(
-    purpose=Purpose.IDENTITY,
-    ceiling=MAXIMUM.length,
-    key_usage=DIGITAL_SIGNATURE,
-    extended_key_usage=(ExtendedKeyUsageOID.CLIENT_AUTH,),
+
+def _x509(usage: Usage, extended: tuple[x509.ObjectIdentifier, ...], *, dns_names: bool = False) -> X509Profile:
+    return X509Profile(
+        usage=usage, ceiling=MAXIMUM.length, key_usage=DIGITAL_SIGNATURE, extended_key_usage=extended, dns_names=dns_names
+    )
+
+
+IDENTITY: Final = _x509(Usage.IDENTITY, _CLIENT)
+IDENTITY_SERVER: Final = _x509(Usage.IDENTITY_SERVER, _SERVER, dns_names=True)
+"""Our own HTTPS."""
+DATABASE_CLIENT: Final = _x509(Usage.DATABASE_CLIENT, _CLIENT)
+DATABASE_SERVER: Final = _x509(Usage.DATABASE_SERVER, _SERVER, dns_names=True)
+DATABASE_NODE: Final = _x509(Usage.DATABASE_NODE, _PEER, dns_names=True)
+"""A server that is the client of its peers: MongoDB and CockroachDB."""
+KUBERNETES: Final = _x509(Usage.KUBERNETES, _CLIENT)
+WORKLOAD: Final = _x509(Usage.WORKLOAD, _PEER, dns_names=True)
+"""An X509-SVID is good for both ends of a connection (X509-SVID, section 4.4)."""
+WORKLOAD_TOKEN: Final = TokenProfile(usage=Usage.WORKLOAD_TOKEN, ceiling=MAXIMUM.length)
+
+PROFILES: Final[Mapping[Usage, Profile]] = MappingProxyType(
+    {
+        each.usage: each
+        for each in (
+            SSH_USER,
+            SSH_HOST,
+            IDENTITY,
+            IDENTITY_SERVER,
+            DATABASE_CLIENT,
+            DATABASE_SERVER,
+            DATABASE_NODE,
+            KUBERNETES,
+            WORKLOAD,
+            WORKLOAD_TOKEN,
+        )
+    }
 )
+"""The profile of every usage."""
 
-PROFILES: Final[Mapping[Purpose, Profile]] = MappingProxyType({each.purpose: each for each in (SSH_USER, SSH_HOST, IDENTITY)})
-"""Every purpose that is signed for; another one is refused."""
+FOR_BOTS: Final = frozenset(Usage) - {Usage.IDENTITY_SERVER}
+"""What bots may ask for."""
 
 
-def profile_of(purpose: Purpose) -> Profile:
-    """The profile of a purpose.
+def check_usages(usages: frozenset[Usage]) -> None:
+    """Refuses a credential that cannot be made, whoever wants it.
 
     Raises:
-        Invalid: This release signs nothing for it.
+        Invalid: No usage, one that is not for bots, or two of the same form.
     """
-    profile = PROFILES.get(purpose)
-    if profile is None:
-        raise Invalid(
-            "PurposeNotBuilt",
-            f"this release signs nothing for the purpose {purpose.value!r}: use one of {', '.join(sorted(PROFILES))}",
-        )
-    return profile
+    if not usages:
+        raise Invalid("NoUsage", "the credential names nothing to be signed for: ask for at least one usage")
+    if not usages <= FOR_BOTS:
+        raise Invalid("UsageNotForBots", "the authority signs that for itself alone: ask for another usage")
+    if len({usage.form for usage in usages}) != len(usages):
+        raise Invalid("TooManyUsages", f"a credential holds one {', one '.join(Form)} at most: use an output for each")

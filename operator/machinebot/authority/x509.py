@@ -1,6 +1,5 @@
 """Signs X.509 certificates from closed requests (RFC 5280, X509-SVID)."""
 
-import hashlib
 from typing import Final
 
 from cryptography import x509
@@ -9,24 +8,26 @@ from cryptography.x509.oid import NameOID
 
 from machinebot.authority.checks import check_request, check_x509
 from machinebot.authority.generations import Generation, signature_hash
-from machinebot.authority.profiles import X509Request
-from machinebot.policy.credential import BotRef
-
-MAX_COMMON_NAME: Final = 64
-"""Longest CN, in characters (RFC 5280, appendix A.1: ub-common-name)."""
+from machinebot.authority.profiles import Subject, X509Request
 
 _NO_CA: Final = x509.BasicConstraints(ca=False, path_length=None)
 
 
-def common_name(bot: BotRef) -> str:
-    """The CN of a bot: `bot:<namespace>:<name>`, or where that is too long `bot:` and 60 hex digits of its SHA-256.
+def distinguished_name(subject: Subject) -> x509.Name:
+    """O, OU and CN in this order; PostgreSQL and MariaDB compare the whole."""
+    parts = [(NameOID.ORGANIZATION_NAME, organization) for organization in subject.organizations]
+    if subject.unit is not None:
+        parts.append((NameOID.ORGANIZATIONAL_UNIT_NAME, subject.unit))
+    if subject.common_name is not None:
+        parts.append((NameOID.COMMON_NAME, subject.common_name))
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
 
-    The short form has one colon, so that no bot's name can be written to look like another's. Who needs the whole name reads
-    the SPIFFE ID.
-    """
-    if len(bot.user) <= MAX_COMMON_NAME:
-        return bot.user
-    return "bot:" + hashlib.sha256(bot.user.encode()).hexdigest()[: MAX_COMMON_NAME - len("bot:")]
+
+def alternative_names(subject: Subject) -> x509.SubjectAlternativeName:
+    """The SPIFFE ID, then the DNS names."""
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject.spiffe_id)]
+    names += [x509.DNSName(name) for name in subject.dns_names]
+    return x509.SubjectAlternativeName(names)
 
 
 def sign(request: X509Request, issuer: Generation) -> bytes:
@@ -36,18 +37,11 @@ def sign(request: X509Request, issuer: Generation) -> bytes:
         Denied: A check failed.
     """
     check_request(request, issuer)
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, request.organization),
-            x509.NameAttribute(NameOID.COMMON_NAME, request.common_name),
-        ]
-    )
     authority_key = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer.key.subject_key_identifier)
-    spiffe_id = x509.UniformResourceIdentifier(request.spiffe_id)
     certificate = (
         x509.CertificateBuilder()
         .issuer_name(issuer.issuer.subject)
-        .subject_name(subject)
+        .subject_name(distinguished_name(request.subject))
         .public_key(request.public_key)
         .serial_number(request.stamp.serial)
         .not_valid_before(request.stamp.not_before)
@@ -55,7 +49,7 @@ def sign(request: X509Request, issuer: Generation) -> bytes:
         .add_extension(_NO_CA, critical=True)
         .add_extension(request.profile.key_usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage(request.profile.extended_key_usage), critical=False)
-        .add_extension(x509.SubjectAlternativeName([spiffe_id]), critical=False)
+        .add_extension(alternative_names(request.subject), critical=False)
         .add_extension(authority_key, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(request.public_key), critical=False)
         .sign(issuer.key.private_key, signature_hash(issuer.key.private_key))

@@ -1,4 +1,4 @@
-"""`machinebot`: runs the operator, and writes the CRDs."""
+"""`machinebot`: runs the operator, prints the trust bundle, and writes the CRDs."""
 
 import logging
 import socket
@@ -33,7 +33,14 @@ def version() -> None:
 def operator(
     namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="The operator's own namespace.")],
     identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Name of this replica in the Lease.")] = "",
-    listen: Annotated[str, typer.Option(help="Address and port for health and metrics.")] = "0.0.0.0:8080",
+    listen: Annotated[str, typer.Option(help="Address and port for health and metrics, without TLS.")] = "0.0.0.0:8080",
+    listen_https: Annotated[str, typer.Option(help="Address and port for HTTPS: the trust bundle.")] = "0.0.0.0:8443",
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate of HTTPS, PEM; without it the operator's own CA signs one.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of HTTPS, PEM.")] = None,
+    service: Annotated[str, typer.Option(help="Name of the Service in front of the replicas.")] = "machinebot",
+    url: Annotated[str, typer.Option(help="Address of HTTPS that clients are told; default: the Service's.")] = "",
     watch_namespaces: Annotated[
         str, typer.Option(help="Namespaces that are served, separated by commas; empty for all of the cluster.")
     ] = "",
@@ -48,21 +55,22 @@ def operator(
     from machinebot.app import run_operator  # noqa: PLC0415 - kopf and the client take a second that other commands save
     from machinebot.logs import configure  # noqa: PLC0415 - the same
 
-    host, _, port = listen.rpartition(":")
-    if (
-        not port.isdecimal()
-        or int(port) > MAX_PORT
-        or log_format not in get_args(LogFormat)
-        or not isinstance(logging.getLevelName(log_level.upper()), int)
-    ):
-        raise typer.BadParameter(
-            "write --listen as 0.0.0.0:8080, --log-format as json or console, --log-level as debug, info, warning or error"
-        )
+    host, port = _address(listen)
+    https_host, https_port = _address(listen_https)
+    _check_https(url, tls_cert, tls_key)
+    if log_format not in get_args(LogFormat) or not isinstance(logging.getLevelName(log_level.upper()), int):
+        raise typer.BadParameter("write --log-format as json or console, --log-level as debug, info, warning or error")
     settings = OperatorSettings(
         namespace=namespace,
         identity=identity or socket.gethostname(),
-        listen_host=host.strip("[]") or "0.0.0.0",  # noqa: S104 - a pod serves on its own address
-        listen_port=int(port),
+        listen_host=host,
+        listen_port=port,
+        https_host=https_host,
+        https_port=https_port,
+        tls_certificate=tls_cert,
+        tls_private_key=tls_key,
+        service=service,
+        url=url,
         watch_namespaces=tuple(name.strip() for name in watch_namespaces.split(",") if name.strip()),
         workers=workers,
         sweep_interval=sweep_interval,
@@ -75,6 +83,48 @@ def operator(
     )
     configure(settings.log_format, settings.log_level)
     raise typer.Exit(uvloop.run(run_operator(settings)))
+
+
+def _address(listen: str) -> tuple[str, int]:
+    """Host and port of `--listen` and `--listen-https`."""
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > MAX_PORT:
+        raise typer.BadParameter("write --listen as 0.0.0.0:8080, --listen-https as 0.0.0.0:8443")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - a pod serves on its own address
+
+
+def _check_https(url: str, tls_cert: Path | None, tls_key: Path | None) -> None:
+    if (tls_cert is None) is not (tls_key is None):
+        raise typer.BadParameter("write --tls-cert and --tls-key together, or neither")
+    if url and (not url.startswith("https://") or url.endswith("/")):
+        raise typer.BadParameter("write --url as https://id.example.test, without a slash at the end")
+
+
+@app.command()
+def trust(
+    piece: Annotated[str, typer.Argument(help="What to print, such as ssh-user-ca; without it the list of all.")] = "",
+    authority: Annotated[str, typer.Option(help="Name of the MachineAuthority.")] = "default",
+    url: Annotated[
+        str, typer.Option(help="Address of an operator's HTTPS; without it the API server of your kubeconfig is asked.")
+    ] = "",
+    ca_file: Annotated[
+        Path | None, typer.Option(help="With --url: CA certificates that the server is verified by, such as identity-ca.")
+    ] = None,
+) -> None:
+    """Prints a piece of the trust bundle: what sshd, nginx, databases and verifiers of tokens need."""
+    from machinebot.cli import trust as source  # noqa: PLC0415 - the client takes a second that other commands save
+    from machinebot.errors import MachinebotError  # noqa: PLC0415 - the same
+
+    if not piece:
+        typer.echo(source.listing())
+        return
+    try:
+        source.check_piece(piece)
+        found = source.from_https(url, authority, piece, ca_file) if url else source.from_cluster(authority, piece)
+    except MachinebotError as error:
+        typer.echo(f"machinebot: {' '.join(error.message.split())}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(found, nl=False)
 
 
 @app.command()

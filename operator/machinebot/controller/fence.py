@@ -11,8 +11,8 @@ from machinebot.kube.resources import Resource
 class FencedClient(KubeClient):
     """A `KubeClient` whose writes are held against the Lease.
 
-    Beyond this local look, every update carries the resourceVersion that it was decided on: a leader that was paused
-    between the look and the write meets a conflict.
+    Beyond this local look, every update but `patch` carries the resourceVersion that it was decided on: a leader that was
+    paused between the look and the write meets a conflict.
     """
 
     def __init__(self, client: KubeClient, check: Callable[[], None]) -> None:
@@ -32,6 +32,11 @@ class FencedClient(KubeClient):
     async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         self._check()
         return await self._client.replace(resource, namespace, name, body)
+
+    @override
+    async def patch(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        self._check()
+        return await self._client.patch(resource, namespace, name, body)
 
     @override
     async def patch_status(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:

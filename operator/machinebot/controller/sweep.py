@@ -12,7 +12,7 @@ from collections.abc import Callable
 from machinebot.clock import Clock
 from machinebot.errors import MachinebotError
 from machinebot.kube.client import KubeClient
-from machinebot.kube.resources import SECRETS, SELECTOR
+from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SELECTOR
 from machinebot.metrics import Metrics
 from machinebot.reconcile.world import RESOURCES, Due, Sort, World
 
@@ -85,9 +85,16 @@ class Sweep:
         for sort, resource in RESOURCES.items():
             for namespace in self._namespaces if resource.namespaced else ("",):
                 await self._objects(sort, namespace, count=count)
+        if self._namespaces == ("",):
+            await self._all_namespaces(count=count)
+        for namespace in self._namespaces:
+            await self._config_maps(namespace, count=count)
         for sort in (Sort.AUTHORITY, Sort.ROLE, Sort.BOT, Sort.OUTPUT):
             for key in self._world.keys(sort):
                 self._enqueue(Due(key))
+        for key in self._world.keys(Sort.AUTHORITY):
+            for due in self._world.bundles(key.name):
+                self._enqueue(due)
         self.ended_at = time.monotonic()
         self._metrics.last_sweep.set(self._clock.now().timestamp())
 
@@ -114,6 +121,28 @@ class Sweep:
                 changed += self._take(self._world.observe(SECRETS, body, gone=False))
         changed += self._take(self._world.missing_secrets(before - seen, namespace))
         self._note("Secret", changed, count=count)
+
+    async def _config_maps(self, namespace: str, *, count: bool) -> None:
+        before = set(self._world.places.bundles())
+        seen: set[tuple[str, str]] = set()
+        changed = 0
+        async for page in self._client.pages(CONFIG_MAPS, namespace, selector=SELECTOR, metadata_only=True):
+            for body in page.items:
+                seen.add((body["metadata"]["namespace"], body["metadata"]["name"]))
+                changed += self._take(self._world.observe(CONFIG_MAPS, body, gone=False))
+        changed += self._take(self._world.missing_bundles(before - seen, namespace))
+        self._note("ConfigMap", changed, count=count)
+
+    async def _all_namespaces(self, *, count: bool) -> None:
+        before = set(self._world.places.namespaces())
+        seen: set[str] = set()
+        changed = 0
+        async for page in self._client.pages(NAMESPACES, "", metadata_only=True):
+            for body in page.items:
+                seen.add(body["metadata"]["name"])
+                changed += self._take(self._world.observe(NAMESPACES, body, gone=False))
+        changed += self._take(self._world.missing_namespaces(before - seen))
+        self._note("Namespace", changed, count=count)
 
     def _take(self, dues: list[Due]) -> int:
         for due in dues:

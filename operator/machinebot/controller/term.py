@@ -12,10 +12,10 @@ from machinebot.controller.sweep import Sweep
 from machinebot.controller.workers import Reconcile, Workers
 from machinebot.errors import MachinebotError
 from machinebot.kube.client import KubeClient
-from machinebot.kube.resources import SECRETS, SELECTOR, SERVICE_ACCOUNTS, Resource
+from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SELECTOR, SERVICE_ACCOUNTS, Resource
 from machinebot.kube.watches import MetadataWatch
 from machinebot.metrics import Metrics
-from machinebot.reconcile.world import Due, Key, Sort, World
+from machinebot.reconcile.world import RESOURCES, Due, Key, Sort, World
 from machinebot.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Term:
             own_namespace=self._settings.namespace,
         )
         self._sweep = sweep
+        self._world.places.assume(self._settings.watch_namespaces)
         workers = Workers(self._queue, self._reconcilers, self._metrics, self._clock)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._hold(), name="lease")
@@ -74,7 +75,7 @@ class Term:
             await self._authorities_first()
             log.info(
                 "synced",
-                extra={sort.lower(): self._world.count(sort) for sort in Sort},
+                extra={sort.lower(): self._world.count(sort) for sort in RESOURCES},
             )
             group.create_task(self._kopf(), name="kopf")
             for watch in self._metadata_watches():
@@ -107,5 +108,8 @@ class Term:
         namespaces = self._settings.watch_namespaces or ("",)
         secret_namespaces = ("",) if namespaces == ("",) else tuple(dict.fromkeys((*namespaces, self._settings.namespace)))
         places = [(SECRETS, namespace) for namespace in secret_namespaces]
-        places += [(SERVICE_ACCOUNTS, namespace) for namespace in namespaces]
-        return [MetadataWatch(self._client, resource, namespace, SELECTOR, self._observe) for resource, namespace in places]
+        places += [(resource, namespace) for resource in (SERVICE_ACCOUNTS, CONFIG_MAPS) for namespace in namespaces]
+        watches = [MetadataWatch(self._client, resource, namespace, SELECTOR, self._observe) for resource, namespace in places]
+        if not self._settings.watch_namespaces:
+            watches.append(MetadataWatch(self._client, NAMESPACES, "", "", self._observe))
+        return watches

@@ -1,4 +1,4 @@
-"""Requests to the API server: seven verbs over raw JSON, with a time-out, a metric and our own errors.
+"""Requests to the API server: eight verbs over raw JSON, with a time-out, a metric and our own errors.
 
 The official client's asyncio half brings configuration, credentials and transport; its generated model classes are left
 alone, since our own models read what matters (and cost a tenth).
@@ -24,11 +24,15 @@ from yarl import URL
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, NotFound, Unavailable
 from machinebot.kube.resources import Resource
 from machinebot.metrics import Metrics
+from machinebot.outputs.base import ClusterFacts
 
 Json = dict[str, Any]
 
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata{list};g=meta.k8s.io;v=v1,application/json"
 """Accept header for lists and watches that carry metadata alone: the content of Secrets stays where it is."""
+
+IN_CLUSTER: Final = "https://kubernetes.default.svc"
+"""The API server, as every pod of a cluster reaches it."""
 
 PAGE_SIZE: Final = 500
 """Objects in one page of a list: about 1 MB of our kinds."""
@@ -69,6 +73,10 @@ class KubeClient(Protocol):
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         """Replaces an object; `metadata.resourceVersion` says which one it was decided on."""
+        ...
+
+    async def patch(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        """Merges into an object (RFC 7386), whichever version it has: only for what may be done twice."""
         ...
 
     async def patch_status(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
@@ -114,6 +122,24 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
     return configuration
 
 
+def cluster_facts(configuration: Configuration, *, in_cluster: bool) -> ClusterFacts:
+    """How clients reach the cluster that the operator runs in.
+
+    Args:
+        configuration: From `load_configuration`.
+        in_cluster: Whether it is the pod's: then clients are told the name that every cluster has for itself.
+
+    Raises:
+        Invalid: The CA file cannot be read.
+    """
+    path = configuration.ssl_ca_cert
+    try:
+        authority = Path(path).read_bytes() if path else b""
+    except OSError as error:
+        raise Invalid("NoCluster", f"the CA file of the API server cannot be read: {error}") from error
+    return ClusterFacts(server=IN_CLUSTER if in_cluster else configuration.host.rstrip("/"), certificate_authority=authority)
+
+
 class _Transport(RESTClientObject):  # type: ignore[misc]  # its types are not followed
     """The official client's TLS, pool and proxy. Its own way of making a request costs as much again as sending it."""
 
@@ -154,10 +180,13 @@ class ApiServer:
         """See `KubeClient`."""
         return await self._request("PUT", "update", resource, resource.path(namespace, name), body)
 
+    async def patch(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        """See `KubeClient`."""
+        return await self._merge(resource, resource.path(namespace, name), body)
+
     async def patch_status(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         """See `KubeClient`."""
-        path = resource.path(namespace, name, "status")
-        return await self._request("PATCH", "patch", resource, path, body, content_type="application/merge-patch+json")
+        return await self._merge(resource, resource.path(namespace, name, "status"), body)
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str) -> None:
         """See `KubeClient`."""
@@ -206,6 +235,9 @@ class ApiServer:
                     yield _object(line)
             except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:  # the second: an endless line
                 raise Unavailable("WatchEnded", f"the watch of {resource.plural} broke off: {type(error).__name__}") from error
+
+    async def _merge(self, resource: Resource, path: str, body: Json) -> Json:
+        return await self._request("PATCH", "patch", resource, path, body, content_type="application/merge-patch+json")
 
     async def _request(
         self,

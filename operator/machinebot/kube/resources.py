@@ -48,6 +48,11 @@ SERVICE_ACCOUNTS: Final = Resource("/api/v1", "serviceaccounts", namespaced=True
 TOKEN_REVIEWS: Final = Resource("/apis/authentication.k8s.io/v1", "tokenreviews", namespaced=False)
 LEASES: Final = Resource("/apis/coordination.k8s.io/v1", "leases", namespaced=True)
 EVENTS: Final = Resource("/apis/events.k8s.io/v1", "events", namespaced=True)
+DEPLOYMENTS: Final = Resource("/apis/apps/v1", "deployments", namespaced=True)
+STATEFUL_SETS: Final = Resource("/apis/apps/v1", "statefulsets", namespaced=True)
+DAEMON_SETS: Final = Resource("/apis/apps/v1", "daemonsets", namespaced=True)
+CONFIG_MAPS: Final = Resource("/api/v1", "configmaps", namespaced=True)
+NAMESPACES: Final = Resource("/api/v1", "namespaces", namespaced=False)
 
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "machinebot"

@@ -11,6 +11,12 @@ from machinebot.kube.client import Json, KubeClient
 from machinebot.kube.resources import MANAGED_BY, MANAGED_BY_LABEL, SECRETS
 from machinebot.resources.meta import API_VERSION
 
+OPAQUE: Final = "Opaque"
+"""The type of a Secret whose keys the API server does not look at."""
+
+OWN_TYPES: Final = frozenset({OPAQUE, "kubernetes.io/tls"})
+"""The types of Secrets that we write (design rule 5). One of ours with another type was made by somebody else."""
+
 MAX_SECRET: Final = 1024 * 1024
 """Largest Secret that Kubernetes stores, bytes."""
 
@@ -46,6 +52,7 @@ class StoredSecret:
     owner_uid: str | None
     managed: bool
     deleting: bool
+    type: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     data: Mapping[str, bytes] = field(repr=False)
@@ -73,6 +80,10 @@ class SecretStore:
         body = await self._client.get(SECRETS, namespace, name)
         return None if body is None else _stored(body)
 
+    async def labelled(self, namespace: str, selector: str) -> list[StoredSecret]:
+        """Every Secret of the namespace with those labels."""
+        return [_stored(body) async for page in self._client.pages(SECRETS, namespace, selector=selector) for body in page.items]
+
     async def create(
         self,
         namespace: str,
@@ -82,13 +93,14 @@ class SecretStore:
         labels: Mapping[str, str],
         annotations: Mapping[str, str],
         owner: Owner | None,
+        kind: str = OPAQUE,
     ) -> StoredSecret:
-        """Makes the Secret, whole.
+        """Makes the Secret, whole; `kind` is its type.
 
         Raises:
             Conflict: There is one of that name.
         """
-        body = _body(namespace, name, data, labels=labels, annotations=annotations, owner=owner)
+        body = _body(namespace, name, data, labels=labels, annotations=annotations, owner=owner, kind=kind)
         return _stored(await self._client.create(SECRETS, namespace, body))
 
     async def replace(
@@ -99,15 +111,18 @@ class SecretStore:
         labels: Mapping[str, str],
         annotations: Mapping[str, str],
         owner: Owner | None,
+        kind: str = OPAQUE,
     ) -> StoredSecret:
         """Replaces the Secret, whole, if it still is as it was read. Labels and annotations of others are kept.
+
+        The API server refuses another `kind`: the type of a Secret cannot be changed.
 
         Raises:
             Conflict: It is not.
         """
         merged_labels = {**old.labels, **labels}
         merged_annotations = {**old.annotations, **annotations}
-        body = _body(old.namespace, old.name, data, labels=merged_labels, annotations=merged_annotations, owner=owner)
+        body = _body(old.namespace, old.name, data, labels=merged_labels, annotations=merged_annotations, owner=owner, kind=kind)
         body["metadata"] |= {"resourceVersion": old.resource_version, "uid": old.uid}
         return _stored(await self._client.replace(SECRETS, old.namespace, old.name, body))
 
@@ -126,6 +141,7 @@ def _body(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     owner: Owner | None,
+    kind: str,
 ) -> Json:
     if sum(map(len, data.values())) > MAX_SECRET:
         raise Invalid("SecretTooLarge", "the content is above the 1 MiB that a Secret holds")
@@ -141,7 +157,7 @@ def _body(
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": metadata,
-        "type": "Opaque",
+        "type": kind,
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
 
@@ -160,6 +176,7 @@ def _stored(body: Json) -> StoredSecret:
         owner_uid=owner_uid(metadata),
         managed=is_managed(metadata),
         deleting="deletionTimestamp" in metadata,
+        type=body.get("type", OPAQUE),
         labels=metadata.get("labels") or {},
         annotations=metadata.get("annotations") or {},
         data=data,

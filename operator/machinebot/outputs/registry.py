@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, create_model
 
 from machinebot.errors import Invalid
 from machinebot.outputs import types as _types
-from machinebot.outputs.base import OutputType
+from machinebot.outputs.base import EVERY_ALGORITHM, OutputType
 from machinebot.resources.meta import PENDING_STATUS, Model, ObjectMeta, Rule, first_error, name_rule, rules
 from machinebot.resources.output import MAX_OUTPUT_NAME, SPEC_RULES, MachineOutputSpec, MachineOutputStatus
 
@@ -58,7 +58,8 @@ def parse_output(body: Mapping[str, Any]) -> MachineOutput:
     """Reads a MachineOutput as the API server stores it.
 
     Raises:
-        Invalid: Not exactly one type is set, or the object does not fit the model (one stored before a schema change).
+        Invalid: Not exactly one type is set, the type has no room for something else that is, or the object does not fit the
+            model (one stored before a schema change).
     """
     spec = body.get("spec") or {}
     chosen = [name for name in OUTPUT_TYPES if spec.get(name) is not None]
@@ -66,9 +67,14 @@ def parse_output(body: Mapping[str, Any]) -> MachineOutput:
         raise Invalid("InvalidSpec", one_type_message())
     output = OUTPUT_TYPES[chosen[0]]
     try:
+        shared = MachineOutputSpec.model_validate(spec)
+        if shared.private_key.algorithm not in (output.algorithms or EVERY_ALGORITHM):
+            raise Invalid("InvalidSpec", algorithms_message(output))
+        if shared.keystores is not None and not output.x509:
+            raise Invalid("InvalidSpec", keystores_message(output))
         return MachineOutput(
             metadata=ObjectMeta.model_validate(body.get("metadata")),
-            spec=MachineOutputSpec.model_validate(spec),
+            spec=shared,
             status=MachineOutputStatus.model_validate(body.get("status") or {}),
             type=output,
             settings=output.settings.model_validate(spec[output.name]),
@@ -80,6 +86,31 @@ def parse_output(body: Mapping[str, Any]) -> MachineOutput:
 def one_type_message() -> str:
     """What to write where no type, or more than one, is set."""
     return f"exactly one type of output must be set: {', '.join(OUTPUT_TYPES)}"
+
+
+def algorithms_message(output: OutputType[Any]) -> str:
+    """What to write where the algorithm of the private key does not fit the type."""
+    if not output.algorithms:
+        return f"an output of the type {output.name} has no private key: leave privateKey out"
+    return f"privateKey.algorithm of an output of the type {output.name} must be one of: {', '.join(sorted(output.algorithms))}"
+
+
+def keystores_message(output: OutputType[Any]) -> str:
+    """What to write where keystores do not fit the type."""
+    return f"an output of the type {output.name} holds no X.509 certificate: leave keystores out"
+
+
+def _type_rules() -> Iterator[Rule]:
+    """What a type has no room for, as CEL rules; most types take everything and add none."""
+    for name, output in OUTPUT_TYPES.items():
+        if not output.algorithms:
+            yield Rule(f"!has(self.{name}) || !has(self.privateKey)", algorithms_message(output), ".privateKey")
+        elif output.algorithms != EVERY_ALGORITHM:
+            allowed = ", ".join(f"'{algorithm}'" for algorithm in sorted(output.algorithms))
+            chosen = "has(self.privateKey) && has(self.privateKey.algorithm) ? self.privateKey.algorithm : 'ECDSA-P256'"
+            yield Rule(f"!has(self.{name}) || ({chosen}) in [{allowed}]", algorithms_message(output), ".privateKey")
+        if not output.x509:
+            yield Rule(f"!has(self.{name}) || !has(self.keystores)", keystores_message(output), ".keystores")
 
 
 class _Root(Model):
@@ -96,7 +127,7 @@ def schema_model() -> type[Model]:
     }
     spec = create_model("MachineOutputSpecWithTypes", __base__=MachineOutputSpec, **fields)
     count = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in OUTPUT_TYPES)
-    checks = rules(*SPEC_RULES, Rule(f"{count} == 1", one_type_message()))
+    checks = rules(*SPEC_RULES, Rule(f"{count} == 1", one_type_message()), *_type_rules())
     return create_model(
         "MachineOutput",
         __base__=_Root,

@@ -11,7 +11,9 @@ FIRST: Final = timedelta(seconds=2)
 CEILING: Final = timedelta(minutes=10)
 """Longest pause: short against the half of a credential's life that is left when its renewal begins."""
 
-WATCHED_BY_NOBODY: Final = frozenset({"SecretConflict", "SecretTerminating", "ServiceAccountConflict", "Forbidden"})
+WATCHED_BY_NOBODY: Final = frozenset(
+    {"SecretConflict", "SecretTerminating", "ServiceAccountConflict", "Forbidden", "PasswordMissing", "PasswordInvalid"}
+)
 """Refusals that end by a change which no watch of ours shows: looked at again now and then."""
 
 NOT_COUNTED: Final = frozenset({"AuthorityNotReady"})

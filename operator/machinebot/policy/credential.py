@@ -5,13 +5,15 @@ from the roles, so that no certificate signing request and no name chosen by a t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from types import MappingProxyType
+from typing import Final, Self
 
 from machinebot.policy.grants import Grant
 from machinebot.policy.lifetimes import Lifetime
+from machinebot.policy.names import NameKind, own_path
 
 
 class Purpose(StrEnum):
@@ -30,6 +32,57 @@ class Purpose(StrEnum):
         return self in (Purpose.SSH_USER, Purpose.SSH_HOST)
 
 
+class Form(StrEnum):
+    """What a credential is: one issue holds at most one of each form."""
+
+    SSH = "SSH certificate"
+    X509 = "X.509 certificate"
+    JWT = "JWT"
+
+
+class Usage(StrEnum):
+    """What a credential is used for: each has a profile of its own, and one CA signs several of them."""
+
+    SSH_USER = "ssh-user"
+    SSH_HOST = "ssh-host"
+    IDENTITY = "identity"
+    IDENTITY_SERVER = "identity-server"
+    DATABASE_CLIENT = "database-client"
+    DATABASE_SERVER = "database-server"
+    DATABASE_NODE = "database-node"
+    KUBERNETES = "kubernetes"
+    WORKLOAD = "workload"
+    WORKLOAD_TOKEN = "workload-token"  # noqa: S105 - a use, not a password
+
+    @property
+    def purpose(self) -> Purpose:
+        """The CA that signs it."""
+        return _PURPOSES[self]
+
+    @property
+    def form(self) -> Form:
+        """What it is."""
+        if self is Usage.WORKLOAD_TOKEN:
+            return Form.JWT
+        return Form.SSH if self.purpose.is_ssh else Form.X509
+
+
+_PURPOSES: Final[Mapping[Usage, Purpose]] = MappingProxyType(
+    {
+        Usage.SSH_USER: Purpose.SSH_USER,
+        Usage.SSH_HOST: Purpose.SSH_HOST,
+        Usage.IDENTITY: Purpose.IDENTITY,
+        Usage.IDENTITY_SERVER: Purpose.IDENTITY,
+        Usage.DATABASE_CLIENT: Purpose.DATABASE,
+        Usage.DATABASE_SERVER: Purpose.DATABASE,
+        Usage.DATABASE_NODE: Purpose.DATABASE,
+        Usage.KUBERNETES: Purpose.KUBERNETES,
+        Usage.WORKLOAD: Purpose.WORKLOAD,
+        Usage.WORKLOAD_TOKEN: Purpose.WORKLOAD,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class BotRef:
     """Which bot: its namespace and name."""
@@ -44,7 +97,7 @@ class BotRef:
 
     def spiffe_id(self, cluster_name: str) -> str:
         """The SPIFFE ID of the bot (SPIFFE-ID, section 2)."""
-        return f"spiffe://{cluster_name}/ns/{self.namespace}/bot/{self.name}"
+        return f"spiffe://{cluster_name}{own_path(self.namespace, self.name)}"
 
     @classmethod
     def of(cls, namespace: str, name: str) -> Self:
@@ -85,12 +138,16 @@ class Wish:
     """What one credential shall be.
 
     Attributes:
-        purposes: The CAs that shall sign the key, one certificate each.
-        host_principals: Host names asked for (`ssh-host` only); each must be allowed by a role.
+        usages: What it is used for; at most one of each form.
+        names: Names asked for, by kind; each must be allowed by a role.
     """
 
-    purposes: frozenset[Purpose]
-    host_principals: tuple[str, ...] = ()
+    usages: frozenset[Usage]
+    names: Mapping[NameKind, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, kind: NameKind) -> tuple[str, ...]:
+        """The names asked for of that kind."""
+        return self.names.get(kind, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +159,20 @@ class IssueRequest:
         wish: What it shall be.
         roles: Roles wanted; empty means all of the bot's.
         lifetime: Wished life.
-        public_key: The key to be certified, as DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
+        public_key: The key to be certified, as DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7). None where nothing that
+            is wished for certifies a key.
     """
 
     output: str
     wish: Wish
     roles: tuple[str, ...]
     lifetime: timedelta
-    public_key: bytes
+    public_key: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """The certificates of one output, all with the same serial number and dates.
+    """The credentials of one output, all with the same serial number and dates.
 
     Attributes:
         serial: Positive, below 2**63 (OpenSSH's serial is 64 bits).
@@ -122,6 +180,7 @@ class Issued:
         not_after: End, UTC.
         ssh_certificate: OpenSSH certificate line without a newline (PROTOCOL.certkeys), or None.
         x509_certificate: PEM, or None.
+        token: A signed JWT in compact form (RFC 7519), or None.
         authorities: Identifier of the CA generation that signed, for each purpose.
         grant: What the certificates carry.
         lifetime: The life given, and what reduced it.
@@ -132,6 +191,7 @@ class Issued:
     not_after: datetime
     ssh_certificate: bytes | None
     x509_certificate: bytes | None
+    token: bytes | None
     authorities: Mapping[Purpose, str]
     grant: Grant
     lifetime: Lifetime
@@ -168,9 +228,16 @@ class TrustAnchor:
 
 @dataclass(frozen=True, slots=True)
 class TrustBundle:
-    """What verifiers need: every published CA generation, the active one of each purpose first."""
+    """What verifiers need: every published CA generation, the active one of each purpose first.
+
+    Attributes:
+        cluster_name: Name of the cluster: the SPIFFE trust domain.
+        issuer: The `iss` of JWTs, an address at which verifiers find their keys (OpenID Connect Discovery).
+        anchors: The generations.
+    """
 
     cluster_name: str
+    issuer: str
     anchors: tuple[TrustAnchor, ...]
 
     def of(self, purpose: Purpose) -> tuple[TrustAnchor, ...]:

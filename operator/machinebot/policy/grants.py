@@ -1,54 +1,37 @@
 """Roles and traits to grants: what one credential will carry, and where each name came from."""
 
-import ipaddress
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from machinebot.errors import Denied, Invalid
 from machinebot.policy.globs import matches_any
 from machinebot.policy.lifetimes import Limit
+from machinebot.policy.names import NAME_RULES, NameKind, NameRule
+from machinebot.policy.networks import common_networks, networks_of
+from machinebot.policy.templates import (
+    TEMPLATE,
+    Origin,
+    denies,
+    expand,
+    expanded,
+    lists_of,
+    patterns_of,
+    plain_names,
+    quoted,
+    traits_of,
+)
 from machinebot.resources.authority import DeviceTrustMode, MachineAuthoritySpec
-from machinebot.resources.bot import LOGIN_PATTERN, MAX_LOGIN, MachineBotSpec
+from machinebot.resources.bot import MachineBotSpec
 from machinebot.resources.meta import format_duration
 from machinebot.resources.role import MachineRole
-
-_NOT_IN_TRAITS: Final = re.compile(r"[{}*?]")
-"""What would let the author of a bot write a template or a wildcard into a role."""
-
-_PARTS: Final = re.compile(r"\{\{ *(?P<scope>internal|external)\.(?P<trait>[A-Za-z0-9_.-]+) *\}\}")
-_LOGIN: Final = re.compile(LOGIN_PATTERN)
-_HOST: Final = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$")
 
 MAX_NAMES: Final = 256
 """Most names of one kind in a credential: an SSH certificate with more is refused by OpenSSH (256 principals)."""
 
-MAX_EXPANDED: Final = 4096
-"""Most names that templates may give before denies are applied: several templates in one name multiply the values of a bot."""
 
 MAX_WARNINGS: Final = 16
 """Most warnings that a status holds."""
-
-INTERNAL_TRAITS: Final = frozenset(
-    {"logins", "kubernetes_users", "kubernetes_groups", "db_users", "db_names", "db_roles", "windows_logins"}
-)
-"""Traits that `{{ internal.NAME }}` may name, the words of Teleport's roles."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """One name of a grant and where it came from.
-
-    Attributes:
-        name: The name, or the glob where the field takes globs.
-        role: The role that allows it.
-        trait: The trait that filled it in, or None where the role states it.
-    """
-
-    name: str
-    role: str
-    trait: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,39 +51,41 @@ class SSHOptions:
     source_addresses: tuple[str, ...]
 
 
+NO_SSH: Final = SSHOptions(forward_agent=False, port_forwarding=False, permit_pty=False, source_addresses=())
+"""The options of a credential that is no SSH user certificate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Roles after their templates are filled in and their denies applied: what one credential may carry.
 
     Attributes:
         roles: Names of the roles, sorted.
-        logins: Operating system accounts, sorted by name.
-        host_principals: Globs of host names; each name asked for is held against them.
-        denied_host_principals: Globs that win over these.
+        names: What the roles allow, by kind and sorted by name: whole names, or globs where outputs ask for names.
+        denied: What they deny, globs; from names that are carried in full it is taken off already.
+        taken: Names that the roles would give in full if none of them denied these.
         ssh: Options of an SSH user certificate.
         limits: The roles' bounds on the life.
     """
 
     roles: tuple[str, ...]
-    logins: tuple[Origin, ...]
-    host_principals: tuple[Origin, ...]
-    denied_host_principals: tuple[str, ...]
+    names: Mapping[NameKind, tuple[Origin, ...]]
+    denied: Mapping[NameKind, tuple[str, ...]]
+    taken: Mapping[NameKind, tuple[Origin, ...]]
     ssh: SSHOptions
     limits: tuple[Limit, ...]
 
-    @property
-    def login_names(self) -> tuple[str, ...]:
-        """The logins, each once, sorted."""
-        return tuple(sorted({origin.name for origin in self.logins}))
+    def of(self, kind: NameKind) -> tuple[Origin, ...]:
+        """What the roles allow of that kind."""
+        return self.names.get(kind, ())
 
+    def plain(self, kind: NameKind) -> tuple[str, ...]:
+        """The same without origins: each name once, sorted."""
+        return tuple(sorted({origin.name for origin in self.of(kind)}))
 
-def traits_of(bot: MachineBotSpec) -> Mapping[str, tuple[str, ...]]:
-    """The traits of a bot: `logins` joined with `traits.logins`, each value once and in order."""
-    traits = {name: tuple(dict.fromkeys(values)) for name, values in bot.traits.items()}
-    logins = tuple(dict.fromkeys((*bot.logins, *traits.get("logins", ()))))
-    if logins:
-        traits["logins"] = logins
-    return traits
+    def denies(self, kind: NameKind, name: str) -> bool:
+        """Whether one of the roles denies the name."""
+        return denies(self.denied.get(kind, ()), name, NAME_RULES[kind])
 
 
 def select_roles(bot: MachineBotSpec, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -115,7 +100,7 @@ def select_roles(bot: MachineBotSpec, wanted: Sequence[str]) -> tuple[str, ...]:
     if foreign:
         raise Denied(
             "RoleNotOfBot",
-            f"the bot does not have the role {_quoted(foreign)}; its roles are {_quoted(bot.roles)}: add it to the bot's "
+            f"the bot does not have the role {quoted(foreign)}; its roles are {quoted(bot.roles)}: add it to the bot's "
             "spec.roles or remove it from the output's",
         )
     return tuple(sorted(set(wanted)))
@@ -128,6 +113,7 @@ def grant(
     wanted: Sequence[str],
     roles: Mapping[str, MachineRole],
     authority: MachineAuthoritySpec,
+    kinds: Collection[NameKind] = tuple(NameKind),
 ) -> Grant:
     """What a credential of the bot may carry.
 
@@ -137,31 +123,38 @@ def grant(
         wanted: Roles that the output names; empty means all of the bot's.
         roles: Every role there is, by name.
         authority: The authority's spec, for its cluster-wide rules.
+        kinds: Names that the credential carries. Others, and options of SSH where it carries no logins, are not looked at, so
+            that what is wrong with them stops nothing.
 
     Raises:
         Denied: A role is unknown, not for this namespace, or asks for what a bot cannot do; or the whole cluster does.
         Invalid: A name that the templates gave cannot stand in a certificate.
     """
     _check_cluster(authority)
-    chosen = [_usable(name, roles, namespace) for name in select_roles(bot, wanted)]
+    chosen = [usable(name, roles, namespace) for name in select_roles(bot, wanted)]
     traits = traits_of(bot)
-    names = tuple(role.metadata.name for role in chosen)
-    denied_logins = _names(((role.metadata.name, role.spec.deny.logins) for role in chosen), traits)
-    allowed_logins = _expanded(((role.metadata.name, role.spec.allow.logins) for role in chosen), traits)
-    logins = [origin for origin in allowed_logins if not matches_any(denied_logins, origin.name)]
-    for origin in logins:
-        _check_login(origin)
-    if len({origin.name for origin in logins}) > MAX_NAMES:
-        raise Invalid(
-            "TooManyLogins",
-            f"the roles {_quoted(names)} give more than {MAX_NAMES} logins: split them over several outputs",
-        )
+    names: dict[NameKind, tuple[Origin, ...]] = {}
+    denied: dict[NameKind, tuple[str, ...]] = {}
+    taken: dict[NameKind, tuple[Origin, ...]] = {}
+    for kind in sorted(kinds):
+        rule = NAME_RULES[kind]
+        allow, deny = lists_of(chosen, kind), lists_of(chosen, kind, deny=True)
+        if not (allow or deny):
+            continue  # most kinds of most roles; every issue comes by here
+        globs, allowed = plain_names(deny, traits), expanded(allow, traits)
+        denied[kind] = globs
+        if rule.asked:
+            names[kind] = _sorted(allowed)
+        else:
+            names[kind] = _sorted(origin for origin in allowed if not denies(globs, origin.name, rule))
+            taken[kind] = _sorted(set(allowed) - set(names[kind]))
+            check_carried(rule, names[kind], chosen)
     return Grant(
-        roles=names,
-        logins=_sorted(logins),
-        host_principals=_sorted(_expanded(((role.metadata.name, role.spec.allow.host_principals) for role in chosen), traits)),
-        denied_host_principals=_names(((role.metadata.name, role.spec.deny.host_principals) for role in chosen), traits),
-        ssh=_ssh_options(chosen),
+        roles=tuple(role.metadata.name for role in chosen),
+        names={kind: origins for kind, origins in names.items() if origins},
+        denied={kind: globs for kind, globs in denied.items() if globs},
+        taken={kind: origins for kind, origins in taken.items() if origins},
+        ssh=_ssh_options(chosen) if NameKind.LOGINS in kinds else NO_SSH,
         limits=tuple(_limit(role) for role in chosen),
     )
 
@@ -174,7 +167,7 @@ def check_roles(namespace: str, bot: MachineBotSpec, roles: Mapping[str, Machine
     """
     _check_cluster(authority)
     for name in sorted(set(bot.roles)):
-        _usable(name, roles, namespace)
+        usable(name, roles, namespace)
 
 
 def check_role(role: MachineRole) -> None:
@@ -184,27 +177,13 @@ def check_role(role: MachineRole) -> None:
         Denied: One of its templates names an internal trait that there is not.
         Invalid: One of its sourceAddresses is no network.
     """
-    for patterns in (
-        role.spec.allow.logins,
-        role.spec.allow.host_principals,
-        role.spec.deny.logins,
-        role.spec.deny.host_principals,
-    ):
-        for _ in expand(patterns, role.metadata.name, {}):
-            pass
-    _networks(role)
-
-
-def host_principals(wanted: Sequence[str], granted: Grant) -> tuple[Origin, ...]:
-    """The host names asked for, each with the role that allows it.
-
-    Raises:
-        Denied: A name is allowed by no role, or denied by one.
-        Invalid: None is asked for, or one is no host name.
-    """
-    if not wanted:
-        raise Invalid("NoPrincipals", "an SSH host certificate needs a host name: set sshHost.principals")
-    return tuple(_host_principal(name, granted) for name in sorted(set(wanted)))
+    for kind, rule in NAME_RULES.items():
+        for rules in (role.spec.allow, role.spec.deny):
+            for _ in expand(patterns_of(rules, kind), role.metadata.name, {}):
+                pass
+        for name in patterns_of(role.spec.allow, kind):
+            _check_ever(rule, name, role.metadata.name)
+    networks_of(role)
 
 
 def warnings(namespace: str, bot: MachineBotSpec, roles: Mapping[str, MachineRole]) -> tuple[str, ...]:
@@ -221,46 +200,15 @@ def warnings(namespace: str, bot: MachineBotSpec, roles: Mapping[str, MachineRol
         role = roles.get(name)
         if role is None or not matches_any(role.spec.namespaces, namespace):
             continue
-        patterns = (*role.spec.allow.logins, *role.spec.allow.host_principals)
-        for trait in {match["trait"] for pattern in patterns for match in _PARTS.finditer(pattern)} & set(traits):
+        patterns = [pattern for kind in NameKind for pattern in patterns_of(role.spec.allow, kind)]
+        for trait in {match["trait"] for pattern in patterns for match in TEMPLATE.finditer(pattern)} & set(traits):
             reached.setdefault(trait, set()).add(name)
     return tuple(
-        f"the trait {trait!r} reaches the roles {_quoted(sorted(names))}: an output with one of them carries its values too; "
+        f"the trait {trait!r} reaches the roles {quoted(sorted(names))}: an output with one of them carries its values too; "
         "where that is not meant, use roles that state their names"
         for trait, names in sorted(reached.items())
         if len(names) > 1
     )[:MAX_WARNINGS]
-
-
-def expand(patterns: Iterable[str], role: str, traits: Mapping[str, Sequence[str]]) -> Iterator[Origin]:
-    """The patterns with their templates filled in; one whose trait the bot lacks vanishes.
-
-    Raises:
-        Denied: A template names an internal trait that there is not.
-        Invalid: A value of the trait could be taken for a template or a wildcard.
-    """
-    for pattern in patterns:
-        match = _PARTS.search(pattern)
-        if match is None:
-            yield Origin(name=pattern, role=role)
-            continue
-        trait = match["trait"]
-        if match["scope"] == "internal" and trait not in INTERNAL_TRAITS:
-            raise Denied(
-                "UnknownTemplate",
-                f"the role {role!r} uses {match[0]!r}, which there is not; write {{{{ external.{trait} }}}} for a trait of "
-                f"your own, or one of internal.{', internal.'.join(sorted(INTERNAL_TRAITS))}",
-            )
-        for value in traits.get(trait, ()):
-            filled = pattern[: match.start()] + value + pattern[match.end() :]
-            if _NOT_IN_TRAITS.search(value):
-                raise Invalid(
-                    "InvalidTrait",
-                    f"a value of the trait {trait!r}, which the role {role!r} uses, holds one of the characters {{ }} * ?, which "
-                    "only roles may write: state each name in full",
-                )
-            for origin in expand((filled,), role, traits):
-                yield Origin(name=origin.name, role=role, trait=trait)
 
 
 def _check_cluster(authority: MachineAuthoritySpec) -> None:
@@ -282,7 +230,12 @@ def _check_device_trust(mode: DeviceTrustMode, where: str) -> None:
         )
 
 
-def _usable(name: str, roles: Mapping[str, MachineRole], namespace: str) -> MachineRole:
+def usable(name: str, roles: Mapping[str, MachineRole], namespace: str) -> MachineRole:
+    """The role, if bots of the namespace may use it.
+
+    Raises:
+        Denied: It is unknown, not for this namespace, or asks for what a bot cannot do.
+    """
     role = roles.get(name)
     if role is None:
         raise Denied("RoleNotFound", f"there is no MachineRole {name!r}: create it, or correct the bot's spec.roles")
@@ -302,56 +255,38 @@ def _usable(name: str, roles: Mapping[str, MachineRole], namespace: str) -> Mach
     return role
 
 
-def _check_login(origin: Origin) -> None:
-    if len(origin.name) > MAX_LOGIN or not _LOGIN.fullmatch(origin.name):
+def check_carried(rule: NameRule, origins: Sequence[Origin], chosen: Sequence[MachineRole]) -> None:
+    """Holds names that are carried in full against what such a name looks like."""
+    for origin in origins:
         source = f" from the trait {origin.trait!r}" if origin.trait is not None else ""
+        if not rule.fits(origin.name):
+            raise Invalid(
+                rule.invalid,
+                f"the role {origin.role!r} gives the {rule.noun} {origin.name[: rule.longest]!r}{source}, which cannot stand in "
+                f"a credential: {rule.spelling}",
+            )
+        if origin.trait is not None and origin.name.startswith(rule.reserved):
+            raise Denied(
+                "ReservedName",
+                f"the role {origin.role!r} gives the {rule.noun} {origin.name!r}{source}; names that begin with "
+                f"{quoted(rule.reserved)} belong to Kubernetes and to bots, so that only a role may write one",
+            )
+        _check_ever(rule, origin.name, origin.role)
+    if len({origin.name for origin in origins}) > MAX_NAMES:
         raise Invalid(
-            "InvalidLogin",
-            f"the role {origin.role!r} gives the login {origin.name[:MAX_LOGIN]!r}{source}, which is no account name: letters, "
-            f"digits, '_', '.', '@' and '-', at most {MAX_LOGIN} characters, no blank, comma or newline",
+            "TooManyLogins" if rule is NAME_RULES[NameKind.LOGINS] else "TooManyNames",
+            f"the roles {quoted(role.metadata.name for role in chosen)} give more than {MAX_NAMES} {rule.noun}s: split them "
+            "over several outputs",
         )
 
 
-def _host_principal(name: str, granted: Grant) -> Origin:
-    if not _HOST.fullmatch(name):
-        raise Invalid(
-            "InvalidPrincipal", f"{name!r} is no host name: write one such as web-1.node.example.test, without wildcards"
+def _check_ever(rule: NameRule, name: str, role: str) -> None:
+    if name in rule.never:
+        raise Denied(
+            "ForbiddenName",
+            f"the role {role!r} gives the {rule.noun} {name!r}, which the API server lets do everything and which RBAC cannot "
+            "take back: write a group of your own and bind it to cluster-admin",
         )
-    # Clients differ in whether they look at the case of a host name; a deny must hold for all of them.
-    if matches_any((pattern.lower() for pattern in granted.denied_host_principals), name.lower()):
-        raise Denied("PrincipalDenied", f"a role denies the host name {name!r}; the roles are {_quoted(granted.roles)}")
-    for origin in granted.host_principals:
-        if matches_any((origin.name,), name):
-            return Origin(name=name, role=origin.role, trait=origin.trait)
-    raise Denied(
-        "PrincipalNotAllowed",
-        f"no role allows the host name {name!r}; the roles are {_quoted(granted.roles)}: an administrator can add it to "
-        "allow.hostPrincipals of one of them",
-    )
-
-
-def _expanded(lists: Iterable[tuple[str, Sequence[str]]], traits: Mapping[str, Sequence[str]]) -> list[Origin]:
-    """Lists of patterns, each with the name of its role, filled in.
-
-    Raises:
-        Denied, Invalid: See `expand`.
-        Invalid: There are too many.
-    """
-    found: list[Origin] = []
-    for role, patterns in lists:
-        for origin in expand(patterns, role, traits):
-            found.append(origin)
-            if len(found) > MAX_EXPANDED:
-                raise Invalid(
-                    "TooManyNames",
-                    f"the templates of the role {role!r} and the traits of the bot give more than {MAX_EXPANDED} names: give the "
-                    "bot fewer values, or the role fewer templates in one name",
-                )
-    return found
-
-
-def _names(lists: Iterable[tuple[str, Sequence[str]]], traits: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    return tuple(sorted({origin.name for origin in _expanded(lists, traits)}))
 
 
 def _sorted(origins: Iterable[Origin]) -> tuple[Origin, ...]:
@@ -369,53 +304,5 @@ def _ssh_options(chosen: Sequence[MachineRole]) -> SSHOptions:
         forward_agent=all(option.forward_agent for option in options),
         port_forwarding=all(option.port_forwarding for option in options),
         permit_pty=all(option.permit_pty for option in options),
-        source_addresses=_common_networks([role for role in chosen if role.spec.options.source_addresses]),
+        source_addresses=common_networks([role for role in chosen if role.spec.options.source_addresses]),
     )
-
-
-def _common_networks(restricting: Sequence[MachineRole]) -> tuple[str, ...]:
-    """The addresses that each of the roles allows, as CIDR networks; no role means no restriction."""
-    if not restricting:
-        return ()
-    # Sets: every network is one that a role states, so that their number cannot multiply.
-    common = _networks(restricting[0])
-    for role in restricting[1:]:
-        others = _networks(role)
-        common = {narrow for one in common for other in others if (narrow := _narrower(one, other)) is not None}
-    if not common:
-        raise Denied(
-            "NoSourceAddress",
-            f"the sourceAddresses of the roles {_quoted(role.metadata.name for role in restricting)} have no network in common, "
-            "so that the credential could be used from nowhere: use one output for each role",
-        )
-    return tuple(sorted(str(network) for network in common))
-
-
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def _networks(role: MachineRole) -> set[_Network]:
-    return {_network(text, role.metadata.name) for text in role.spec.options.source_addresses}
-
-
-def _network(text: str, role: str) -> _Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise Invalid(
-            "InvalidSourceAddress",
-            f"the sourceAddresses of the role {role!r} hold {text!r}, which is no network ({error}): write CIDR such as "
-            "10.0.0.0/8",
-        ) from error
-
-
-def _narrower(one: _Network, other: _Network) -> _Network | None:
-    if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
-        return one if one.subnet_of(other) else other if other.subnet_of(one) else None
-    if isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
-        return one if one.subnet_of(other) else other if other.subnet_of(one) else None
-    return None
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)

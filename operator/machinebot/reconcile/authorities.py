@@ -18,10 +18,11 @@ from machinebot.kube.events import EventRecorder, Subject
 from machinebot.kube.resources import AUTHORITY_LABEL
 from machinebot.kube.secrets import SecretStore, StoredSecret
 from machinebot.policy.credential import BotRef, Purpose, TrustAnchor
+from machinebot.reconcile.bundles import PUBLISHED, Publication
 from machinebot.reconcile.status import StatusWriter
 from machinebot.reconcile.world import Due, Entry, Key, Sort, World
 from machinebot.resources.authority import KIND, CAStatus, MachineAuthority, MachineAuthoritySpec, MachineAuthorityStatus
-from machinebot.resources.meta import READY, ConditionStatus, with_condition
+from machinebot.resources.meta import READY, Condition, ConditionStatus, with_condition, without_condition
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,18 @@ ROUNDS: Final = 5
 
 
 class Authorities:
-    """The authorities that can be used, by name."""
+    """The authorities that can be used, by name.
 
-    def __init__(self, world: World, reviews: TokenReviewer) -> None:
+    Args:
+        world: The bots and roles there are.
+        reviews: Asks the API server about tokens.
+        url: Address of our HTTPS, without a slash at the end.
+    """
+
+    def __init__(self, world: World, reviews: TokenReviewer, url: str) -> None:
         self._world = world
         self._reviews = reviews
+        self._url = url
         self._ready: dict[str, EmbeddedAuthority] = {}
 
     def get(self, name: str) -> Authority:
@@ -67,11 +75,11 @@ class Authorities:
 
     def put(self, name: str, spec: MachineAuthoritySpec, generations: Mapping[Purpose, tuple[Generation, ...]]) -> None:
         """Makes an authority usable, or brings one up to date; who has joined stays joined."""
-        known = self._ready.get(name)
+        known, issuer = self._ready.get(name), issuer_of(name, spec, self._url)
         if known is None:
-            self._ready[name] = EmbeddedAuthority(name, spec, generations, self._world, self._reviews)
+            self._ready[name] = EmbeddedAuthority(name, spec, generations, issuer, self._world, self._reviews)
         else:
-            known.update(spec, generations)
+            known.update(spec, generations, issuer)
 
     def forget(self, bot: BotRef) -> None:
         """A bot is gone: its identities are refused from now on."""
@@ -102,6 +110,7 @@ class AuthorityReconciler:
         events: EventRecorder,
         clock: Clock,
         namespace: str,
+        publication: Callable[[MachineAuthority], Publication | None],
         enqueue: Callable[[Due], None],
     ) -> None:
         self._world = world
@@ -110,9 +119,10 @@ class AuthorityReconciler:
         self._events = events
         self._clock = clock
         self._namespace = namespace
+        self._publication = publication
         self._enqueue = enqueue
         self._status = StatusWriter(client, world)
-        self._held: dict[tuple[str, Purpose], tuple[Generation, ...]] = {}
+        self._held: dict[tuple[str, Purpose], tuple[str, tuple[Generation, ...]]] = {}
         self._built: dict[str, tuple[MachineAuthority, Mapping[Purpose, tuple[Generation, ...]]]] = {}
 
     async def reconcile(self, key: Key) -> datetime | None:
@@ -150,7 +160,7 @@ class AuthorityReconciler:
             return
         self._authorities.put(name, authority.spec, generations)
         self._built[name] = (authority, generations)
-        for due in self._world.everyone():
+        for due in (*self._world.everyone(), *self._world.bundles(name)):
             self._enqueue(due)
 
     def _remove(self, name: str) -> None:
@@ -186,7 +196,7 @@ class AuthorityReconciler:
                     await self._store(authority, purpose, secret, wanted)
             except Conflict:
                 continue  # another replica was quicker: what it stored counts
-            self._held[name, purpose] = wanted
+            self._held[name, purpose] = (authority.metadata.uid, wanted)
             return wanted
         raise Unavailable("Busy", f"the CA Secret of {purpose} changes faster than it can be read")
 
@@ -199,8 +209,8 @@ class AuthorityReconciler:
                     f"the Secret {secret.name!r} in the namespace {self._namespace!r} is not this authority's: delete it",
                 )
             return load(purpose, secret.data.get(CONTENT, b""))
-        held = self._held.get((name, purpose))
-        if held is not None:
+        uid, held = self._held.get((name, purpose), ("", ()))
+        if uid == authority.metadata.uid:  # one that was deleted and made again begins anew
             log.warning("CA Secret restored from memory", extra={"authority": name, "purpose": str(purpose)})
             return held
         if any(known.purpose == purpose for known in authority.status.authorities):
@@ -247,7 +257,7 @@ class AuthorityReconciler:
         anchors: tuple[TrustAnchor, ...] | None,
     ) -> bool:
         conditions = with_condition(
-            authority.status.conditions,
+            authority.status.conditions if anchors is None else self._published(authority),
             kind=READY,
             status=status,
             reason=reason,
@@ -260,6 +270,29 @@ class AuthorityReconciler:
             observed_generation=authority.metadata.generation, conditions=conditions, authorities=published
         )
         return await self._status.write(key, entry.version, authority.status, new)
+
+    def _published(self, authority: MachineAuthority) -> tuple[Condition, ...]:
+        """The conditions with what they say of the trust bundle's namespaces, where any are named."""
+        conditions = authority.status.conditions
+        if not authority.spec.trust_bundle.namespaces:
+            return without_condition(conditions, PUBLISHED)
+        publication = self._publication(authority)
+        if publication is None:
+            return conditions
+        return with_condition(
+            conditions,
+            kind=PUBLISHED,
+            status=publication.status,
+            reason=publication.reason,
+            message=publication.message,
+            generation=authority.metadata.generation,
+            now=rfc3339(self._clock.now()),
+        )
+
+
+def issuer_of(name: str, spec: MachineAuthoritySpec, url: str) -> str:
+    """The `iss` of an authority's JWTs: `spec.issuer`, or where our own HTTPS serves what verifiers look for below it."""
+    return spec.issuer or f"{url}/authorities/{name}"
 
 
 def secret_name(authority: str, purpose: Purpose) -> str:
@@ -281,4 +314,5 @@ def _ca_status(anchor: TrustAnchor) -> CAStatus:
         state=anchor.state,
         fingerprint=anchor.fingerprint,
         not_after=rfc3339(anchor.not_after),
+        public=anchor.public.decode(),
     )

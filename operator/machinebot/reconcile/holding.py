@@ -129,7 +129,7 @@ def from_secret(output: MachineOutput, secret: StoredSecret) -> Holding:
     notes = {name: text for name, text in secret.annotations.items() if len(text) <= MAX_ANNOTATION}
     digest = inspect.digest(secret.data)
     try:
-        content = inspect.inspect(output.type, secret.data)
+        content = inspect.inspect(output, secret.data)
         authorities = _authorities(notes.get(AUTHORITIES, ""))
     except Invalid as error:
         return _damaged(secret, digest, error.message, notes)
@@ -180,7 +180,7 @@ def annotations(
     fulfilled: str | None,
 ) -> dict[str, str]:
     """The annotations of the Secret: those that the output asks for, and ours."""
-    template = {"labels": sorted(output.spec.secret.labels), "annotations": sorted(output.spec.secret.annotations)}
+    template = {"labels": sorted(_template_labels(output)), "annotations": sorted(output.spec.secret.annotations)}
     notes = {
         **output.spec.secret.annotations,
         INPUTS: inputs,
@@ -195,8 +195,13 @@ def annotations(
 
 
 def labels(output: MachineOutput) -> dict[str, str]:
-    """The labels of the Secret: those that the output asks for, and ours."""
-    return {**output.spec.secret.labels, OUTPUT_LABEL: output.metadata.uid}
+    """The labels of the Secret: those that the output asks for, those of its type, and ours."""
+    return {**_template_labels(output), OUTPUT_LABEL: output.metadata.uid}
+
+
+def _template_labels(output: MachineOutput) -> Mapping[str, str]:
+    """Labels by the output's wish, and those that its type needs."""
+    return {**output.spec.secret.labels, **output.type.labels(output.settings)}
 
 
 def templated(secret: StoredSecret) -> tuple[frozenset[str], frozenset[str]]:

@@ -1,5 +1,6 @@
 """Brings one output to what its spec says: look, decide, act, say so. Two writes for an issue, none where all is well."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,23 +13,25 @@ from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.kube.client import Json, KubeClient
 from machinebot.kube.events import EventRecorder
-from machinebot.kube.resources import BOTS, OUTPUTS, SELECTOR, Resource
-from machinebot.kube.secrets import Owner, SecretStore, StoredSecret
+from machinebot.kube.resources import BOTS, OUTPUTS, Resource
+from machinebot.kube.secrets import OWN_TYPES, Owner, SecretStore, StoredSecret
+from machinebot.kube.workloads import Workloads
 from machinebot.metrics import Metrics
-from machinebot.outputs import inspect
-from machinebot.outputs.base import Material
-from machinebot.outputs.keys import generate
+from machinebot.outputs import inspect, packing
+from machinebot.outputs.base import ClusterFacts, Material
+from machinebot.outputs.keys import SLOW, PrivateKeyPair, generate
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff
-from machinebot.policy.credential import BotRef, Issued, IssueRequest
+from machinebot.policy.credential import BotRef, Issued, IssueRequest, Usage
 from machinebot.policy.decision import Cause, Credential, Snapshot, why_issue
 from machinebot.reconcile import holding
 from machinebot.reconcile.holding import NOTHING, Holding
 from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.ownership import check_ours, was_in_the_way
 from machinebot.reconcile.report import Reporter
+from machinebot.reconcile.restarts import Restarts
 from machinebot.reconcile.world import Due, Key, SecretEntry, Sort, World
 from machinebot.resources.bot import MachineBot
-from machinebot.resources.meta import READY, find_condition
 from machinebot.resources.output import KIND, RENEW_ANNOTATION
 
 log = logging.getLogger(__name__)
@@ -73,6 +76,7 @@ class OutputServices:
     events: EventRecorder
     metrics: Metrics
     clock: Clock
+    cluster: ClusterFacts
     enqueue: Callable[[Due], None]
 
 
@@ -82,6 +86,7 @@ class OutputReconciler:
     def __init__(self, services: OutputServices) -> None:
         self._with = services
         self._report = Reporter(services.client, services.world, services.events, services.clock)
+        self._restarts = Restarts(Workloads(services.client), services.events, services.clock)
         self._seen: dict[Key, Holding] = {}
         """Of outputs whose Secret has another version than status says, though its content is the same: what it holds."""
 
@@ -95,6 +100,7 @@ class OutputReconciler:
             entry = self._with.world.entry(key)
             if entry is None:
                 self._seen.pop(key, None)
+                self._restarts.forget(key)
                 return None
             try:
                 output = self._with.world.output(key)
@@ -136,8 +142,7 @@ class OutputReconciler:
             return await self._report.trouble(key, version, output, held, trouble)
         cause = self._why(target, held, now)
         if cause is None:
-            await self._tidy(output)
-            return await self._report.settled(target, held)
+            return await self._settle(target, held, None)
         waiting = self._report.waits(output, now)
         if waiting is not None:
             return waiting
@@ -153,7 +158,7 @@ class OutputReconciler:
         """
         namespace, name = output.metadata.namespace, output.secret_name
         known = self._with.world.secret(namespace, name)
-        if known is None and output.status.secret is None and not _was_in_the_way(output):
+        if known is None and output.status.secret is None and not was_in_the_way(output):
             return NOTHING
         if known is not None and known.owner_uid == output.metadata.uid:
             told = holding.from_status(output, known.version, known.uid)
@@ -193,6 +198,7 @@ class OutputReconciler:
                 f"there is no MachineBot {ref.name!r} in the namespace {ref.namespace!r}: create it, or correct spec.bot",
             )
         authority = self._with.authorities(bot.spec.authority)
+        packing.keys(output)
         planned = plan(
             spec=authority.spec,
             bot=bot,
@@ -246,10 +252,19 @@ class OutputReconciler:
             return await self._refuse(target.key, target.version, output, held, error)
         metrics.issues.labels(output.type.name, cause.reason, "success").inc()
         self._seen[target.key] = stored
-        await self._tidy(output)
-        again = await self._report.issued(target, stored, cause)
+        again = await self._settle(target, stored, cause)
         self._seen.pop(target.key, None)  # status tells it from now on
         return again
+
+    async def _settle(self, target: Target, held: Holding, cause: Cause | None) -> datetime:
+        """What follows from a good credential in the Secret; `cause` says why it was issued now, where it was."""
+        await self._tidy(target.output)
+        restarted = await self._restarts.follow(target.key, target.output, held)
+        if cause is None:
+            again = await self._report.settled(target, held, restarted)
+        else:
+            again = await self._report.issued(target, held, cause, restarted)
+        return again if restarted.again is None else min(again, restarted.again)
 
     async def _mint(self, target: Target, held: Holding, cause: Cause) -> Holding:
         """A new key, its certificates, checked, and stored in one write."""
@@ -259,10 +274,12 @@ class OutputReconciler:
             old = (await self._read(output)).secret
             if old is None:
                 raise Conflict("SecretMissing", "the Secret vanished")
-        key = generate(output.spec.private_key.algorithm)
-        issued = await self._ask(target, key.spki)
-        data = output.type.render(output.settings, Material(key=key, issued=issued, trust=target.authority.trust()))
-        content = inspect.inspect(output.type, data)
+        password = await self._keystore_password(output)
+        key = await _private_key(output)
+        issued = await self._ask(target, None if key is None else key.spki)
+        material = Material(private_key=key, issued=issued, trust=target.authority.trust(), cluster=self._with.cluster)
+        data = packing.pack(output, material, password=password)
+        content = inspect.inspect(output, data)
         if (content.serial, content.not_after) != (issued.serial, issued.not_after):
             raise Unavailable("IssuedOtherThanAsked", "the authority signed something else than it says; nothing was stored")
         digest = inspect.digest(data)
@@ -295,7 +312,20 @@ class OutputReconciler:
             reason=cause.reason,
         )
 
-    async def _ask(self, target: Target, public_key: bytes) -> Issued:
+    async def _keystore_password(self, output: MachineOutput) -> str | None:
+        """The password for keystores, where a Secret holds it.
+
+        Raises:
+            Invalid: There is no such Secret or key, it is one of ours, or what it holds is no password.
+        """
+        wanted = output.spec.keystores
+        reference = wanted.pkcs12.password_secret_ref if wanted is not None and wanted.pkcs12 is not None else None
+        if reference is None:
+            return None
+        secret = await self._with.secrets.read(output.metadata.namespace, reference.name)
+        return packing.password_from(reference, None if secret is None or secret.managed else secret.data)
+
+    async def _ask(self, target: Target, public_key: bytes | None) -> Issued:
         request = IssueRequest(
             output=target.output.metadata.name,
             wish=target.output.type.ask(target.output.settings),
@@ -319,10 +349,13 @@ class OutputReconciler:
         self, output: MachineOutput, old: StoredSecret | None, data: Mapping[str, bytes], notes: dict[str, str]
     ) -> StoredSecret:
         owner = Owner(KIND.kind, output.metadata.name, output.metadata.uid)
-        labels = holding.labels(output)
+        labels, kind = holding.labels(output), output.spec.secret.type
+        if old is not None and old.type != kind and old.type in OWN_TYPES:
+            await self._with.secrets.delete(old)  # the type of a Secret cannot be changed
+            old = None
         if old is None:
             return await self._with.secrets.create(
-                output.metadata.namespace, output.secret_name, data, labels=labels, annotations=notes, owner=owner
+                output.metadata.namespace, output.secret_name, data, labels=labels, annotations=notes, owner=owner, kind=kind
             )
         our_labels, our_annotations = holding.templated(old)
         bare = replace(
@@ -330,7 +363,7 @@ class OutputReconciler:
             labels={name: text for name, text in old.labels.items() if name not in our_labels},
             annotations={name: text for name, text in old.annotations.items() if name not in our_annotations},
         )
-        return await self._with.secrets.replace(bare, data, labels=labels, annotations=notes, owner=owner)
+        return await self._with.secrets.replace(bare, data, labels=labels, annotations=notes, owner=owner, kind=kind)
 
     async def _withdraw(self, output: MachineOutput, held: Holding) -> Holding:
         """The bot was deleted: its credential goes too, once the API server itself has said that the bot is gone.
@@ -381,40 +414,6 @@ def requested(output: MachineOutput) -> str | None:
     return None if text is None else text[: holding.MAX_FULFILLED]
 
 
-def check_ours(output: MachineOutput, secret: StoredSecret) -> None:
-    """A Secret is ours to touch only with our label and the output's UID as its controlling owner.
-
-    Raises:
-        Denied: It is not.
-    """
-    if secret.managed and secret.owner_uid == output.metadata.uid and not secret.deleting:
-        return
-    if secret.deleting:
-        raise Denied("SecretTerminating", f"the Secret {secret.name!r} is being deleted; a new one is made then")
-    if secret.managed and secret.owner_uid is not None:
-        raise Denied(
-            "SecretConflict",
-            f"the Secret {secret.name!r} belongs to another output, or to an earlier one of this name and waits for the garbage "
-            "collector: where it stays, choose another secret.name",
-        )
-    if secret.owner_uid == output.metadata.uid:
-        raise Denied(
-            "SecretConflict",
-            f"the Secret {secret.name!r} lost the label {SELECTOR}, without which the operator touches no Secret: put it back, "
-            "or delete the Secret",
-        )
-    raise Denied(
-        "SecretConflict",
-        f"the Secret {secret.name!r} exists and is not this output's: choose another secret.name, or delete the Secret",
-    )
-
-
-def _was_in_the_way(output: MachineOutput) -> bool:
-    """Whether a Secret that is not ours had the name at the last look: then it is read before anything is signed again."""
-    ready = find_condition(output.status.conditions, READY)
-    return ready is not None and ready.reason in ("SecretConflict", "SecretTerminating")
-
-
 def _key(output: MachineOutput) -> Key:
     return Key(Sort.OUTPUT, output.metadata.namespace, output.metadata.name)
 
@@ -425,19 +424,28 @@ def _entry(secret: StoredSecret) -> SecretEntry:
 
 def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, planned: Plan) -> str:
     """Digest of everything that a credential made now is made from; not of when, nor of which CA generation signs."""
-    ssh = planned.grant.ssh
+    ssh, issuer = planned.grant.ssh, authority.trust().issuer
     return holding.inputs_digest(
         {
             "cluster": authority.spec.cluster_name,
             "bot": bot.metadata.name,
             "roles": planned.grant.roles,
-            "logins": planned.grant.login_names,
-            "hosts": [origin.name for origin in planned.grant.host_principals],
+            "names": {kind: planned.grant.plain(kind) for kind in planned.grant.names},
             "ssh": [ssh.forward_agent, ssh.port_forwarding, ssh.permit_pty, *ssh.source_addresses],
+            "issuer": issuer if Usage.WORKLOAD_TOKEN in output.type.ask(output.settings).usages else None,
             "lifetime": int(planned.lifetime.length.total_seconds()),
             "key": output.spec.private_key.algorithm,
             "type": output.type.name,
             "settings": output.settings.wire(),
             "secret": output.spec.secret.wire(),
+            "keystores": None if output.spec.keystores is None else output.spec.keystores.wire(),
         }
     )
+
+
+async def _private_key(output: MachineOutput) -> PrivateKeyPair | None:
+    """A new private key, off the event loop where making one takes long; None for a type without one."""
+    algorithm = output.spec.private_key.algorithm
+    if not output.type.algorithms:
+        return None
+    return await asyncio.to_thread(generate, algorithm) if algorithm in SLOW else generate(algorithm)

@@ -13,8 +13,11 @@ from machinebot.kube.events import EventRecorder, Subject
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff, grants
 from machinebot.policy.decision import Cause, is_good
-from machinebot.policy.grants import MAX_NAMES, Origin
+from machinebot.policy.grants import MAX_NAMES, MAX_WARNINGS
+from machinebot.policy.names import NAME_RULES
+from machinebot.policy.templates import Origin
 from machinebot.reconcile.holding import Holding, renew_at
+from machinebot.reconcile.restarts import Restarted
 from machinebot.reconcile.status import StatusWriter
 from machinebot.reconcile.world import Entry, Key, World
 from machinebot.resources.meta import (
@@ -44,7 +47,7 @@ class Reporter:
         self._events = events
         self._clock = clock
 
-    async def issued(self, target: "Target", held: Holding, cause: Cause) -> datetime:
+    async def issued(self, target: "Target", held: Holding, cause: Cause, restarted: Restarted) -> datetime:
         """A credential was issued and stored."""
         credential = held.certain
         renew, end = rfc3339(renew_at(target.output, credential)), rfc3339(credential.not_after)
@@ -62,19 +65,19 @@ class Reporter:
                 "not_after": end,
                 "renew_at": renew,
                 "roles": list(target.plan.grant.roles),
-                "logins": list(target.plan.grant.login_names),
+                "names": {kind: list(target.plan.grant.plain(kind)) for kind in target.plan.grant.names},
             },
         )
-        return await self.settled(target, held)
+        return await self.settled(target, held, restarted)
 
-    async def settled(self, target: "Target", held: Holding) -> datetime:
+    async def settled(self, target: "Target", held: Holding, restarted: Restarted) -> datetime:
         """The credential in the Secret is good and not due: status is made to say so, where it does not.
 
         Returns:
             When the output is to be looked at again.
         """
         output, now, credential = target.output, self._clock.now(), held.certain
-        await self._status.write(target.key, target.version, output.status, self._good(target, held))
+        await self._status.write(target.key, target.version, output.status, self._good(target, held, restarted))
         renew = renew_at(output, credential)
         return renew if now < renew else credential.not_after
 
@@ -173,13 +176,14 @@ class Reporter:
             return None
         return due
 
-    def _good(self, target: "Target", held: Holding) -> MachineOutputStatus:
+    def _good(self, target: "Target", held: Holding, restarted: Restarted) -> MachineOutputStatus:
         output, credential = target.output, held.certain
         renew = rfc3339(renew_at(output, credential))
         message = f"valid until {rfc3339(credential.not_after)}, renewed at {renew}"
         conditions = without_condition(output.status.conditions, RENEWING)
         life = credential.not_after - credential.not_before
         shortened = life < target.plan.lifetime.length
+        warnings = grants.warnings(target.key.namespace, target.bot.spec, self._world.roles())
         return MachineOutputStatus(
             observed_generation=output.metadata.generation,
             conditions=self._condition(conditions, output, READY, "True", "Issued", message),
@@ -193,10 +197,11 @@ class Reporter:
             renew_at=renew,
             ttl=format_duration(life),
             ttl_reduced_by="the remaining life of the CA" if shortened else target.plan.lifetime.reduced_by,
+            restarted_for=restarted.serial,
             issue_reason=held.reason,
             renew_token=held.fulfilled,
             granted=_granted(target),
-            warnings=grants.warnings(target.key.namespace, target.bot.spec, self._world.roles()),
+            warnings=(*restarted.warnings, *warnings)[:MAX_WARNINGS],
         )
 
     def _condition(
@@ -234,15 +239,21 @@ def _secret_status(output: MachineOutput, held: Holding) -> SecretStatus:
 
 
 def _emptied(output: MachineOutput) -> MachineOutputStatus:
-    """Status without a credential. A Secret of an earlier name is remembered: it must still be deleted."""
+    """Status without a credential. A Secret of an earlier name is remembered: it must still be deleted; and so is what the
+    workloads run with: the next credential is a rotation for them.
+    """
     status = output.status
+    running = (status.restarted_for or status.serial) if output.spec.rollout_restart else None
     earlier = status.secret if status.secret is not None and status.secret.name != output.secret_name else None
-    return MachineOutputStatus(observed_generation=status.observed_generation, conditions=status.conditions, secret=earlier)
+    return MachineOutputStatus(
+        observed_generation=status.observed_generation, conditions=status.conditions, secret=earlier, restarted_for=running
+    )
 
 
 def _granted(target: "Target") -> Granted:
     grant = target.plan.grant
-    return Granted(roles=grant.roles, logins=_names(grant.logins), host_principals=_names(grant.host_principals))
+    fields: dict[str, Any] = {NAME_RULES[kind].field: _names(origins) for kind, origins in grant.names.items()}
+    return Granted(roles=grant.roles, **fields)
 
 
 def _names(origins: tuple[Origin, ...]) -> tuple[GrantedName, ...]:

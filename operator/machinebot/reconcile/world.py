@@ -18,10 +18,24 @@ from pydantic_core import from_json
 from typing_extensions import override
 
 from machinebot.errors import Invalid
-from machinebot.kube.resources import AUTHORITIES, AUTHORITY_LABEL, BOTS, OUTPUTS, ROLES, SECRETS, SERVICE_ACCOUNTS, Resource
+from machinebot.kube.resources import (
+    AUTHORITIES,
+    AUTHORITY_LABEL,
+    BOTS,
+    CONFIG_MAPS,
+    NAMESPACES,
+    OUTPUTS,
+    ROLES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    Resource,
+)
 from machinebot.kube.secrets import is_managed, owner_uid
 from machinebot.outputs.registry import MachineOutput, parse_output
 from machinebot.policy.credential import BotRef
+from machinebot.policy.globs import matches_any
+from machinebot.reconcile.places import Places, authority_of, config_map_name
+from machinebot.reconcile.versions import is_newer
 from machinebot.resources.authority import MachineAuthority
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.meta import READY, first_error
@@ -43,6 +57,8 @@ NEW_BOT_DELAY: Final = 0.5
 class Sort(StrEnum):
     """What a key names."""
 
+    BUNDLE = "TrustBundle"
+    """An authority's trust bundle in one namespace: no object of ours, but work to be done all the same."""
     AUTHORITY = "MachineAuthority"
     ROLE = "MachineRole"
     BOT = "MachineBot"
@@ -131,6 +147,8 @@ class World:
         self._bots_with: dict[str, set[tuple[str, str]]] = {}
         self._roles: dict[str, MachineRole] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self.places: Final = Places()
+        """Where trust bundles can be and where they are."""
         self.lost_accounts: set[BotRef] = set()
         """Bots whose own ServiceAccount was deleted under them; the bot's reconcile makes it again and takes it off."""
 
@@ -178,7 +196,7 @@ class World:
         """
         entry = self._entries[Sort.AUTHORITY].get(("", name))
         try:
-            return None if entry is None else MachineAuthority.model_validate_json(entry.body)
+            return None if entry is None else _read_authority(entry.body)
         except ValidationError as error:
             raise Invalid("InvalidSpec", first_error(error)) from error
 
@@ -209,6 +227,10 @@ class World:
             return self._observe_secret(body["metadata"], gone=gone)
         if resource == SERVICE_ACCOUNTS:
             return self._observe_account(body["metadata"], gone=gone)
+        if resource == NAMESPACES:
+            return self._observe_namespace(body["metadata"], gone=gone)
+        if resource == CONFIG_MAPS:
+            return self._observe_bundle(body["metadata"], gone=gone)
         sort = _SORTS[resource]
         metadata = body["metadata"]
         place = (metadata.get("namespace", ""), metadata["name"])
@@ -219,7 +241,7 @@ class World:
     def knows(self, resource: Resource, metadata: Mapping[str, Any]) -> bool:
         """Whether an object of ours, as its metadata tells it, was seen already in this version or a later one."""
         entry = self._entries[_SORTS[resource]].get((metadata.get("namespace", ""), metadata["name"]))
-        return entry is not None and entry.uid == metadata["uid"] and not _is_newer(metadata["resourceVersion"], entry.version)
+        return entry is not None and entry.uid == metadata["uid"] and not is_newer(metadata["resourceVersion"], entry.version)
 
     def remember(self, key: Key, body: Mapping[str, Any]) -> None:
         """Takes in the answer to our own write: it concerns nobody."""
@@ -259,10 +281,24 @@ class World:
                 concerned += [Due(Key(Sort.OUTPUT, place[0], name)) for name in self._claimants(*place)]
         return concerned
 
+    def missing_namespaces(self, names: Iterable[str]) -> list[Due]:
+        """The same as `missing` for namespaces."""
+        return [due for name in names if self.places.forget_namespace(name) for due in self._namespace_dues(name)]
+
+    def missing_bundles(self, places: Iterable[tuple[str, str]], namespace: str) -> list[Due]:
+        """The same as `missing` for ConfigMaps with trust bundles."""
+        concerned: list[Due] = []
+        for place in places:
+            authority = authority_of(place[1])
+            if authority is not None and (not namespace or place[0] == namespace):
+                self.places.remember_bundle(*place, None)
+                concerned.append(Due(Key(Sort.BUNDLE, place[0], authority)))
+        return concerned
+
     def _put(self, sort: Sort, place: tuple[str, str], body: Mapping[str, Any]) -> list[Due]:
         old = self._entries[sort].get(place)
         metadata = body["metadata"]
-        if metadata["uid"] in self._gone or (old is not None and not _is_newer(metadata["resourceVersion"], old.version)):
+        if metadata["uid"] in self._gone or (old is not None and not is_newer(metadata["resourceVersion"], old.version)):
             return []
         new = Entry(
             uid=metadata["uid"],
@@ -326,12 +362,39 @@ class World:
                 for bot in sorted(self._bots_with.get(place[1], ())):
                     concerned += [Due(Key(Sort.BOT, *bot)), *self._outputs_dues(bot)]
             case Sort.AUTHORITY:
-                concerned += self.everyone()
+                concerned += self.everyone() + self.bundles(place[1])
+            case Sort.BUNDLE:
+                raise ValueError("a trust bundle in a namespace is no object of ours")
         return concerned
 
     def everyone(self) -> list[Due]:
         """Every bot and output: for a change of the authority, and for the sweep."""
         return [Due(key) for sort in (Sort.BOT, Sort.OUTPUT) for key in self.keys(sort)]
+
+    def bundles(self, authority: str) -> list[Due]:
+        """The authority's trust bundle wherever it should be or is."""
+        try:
+            known = self.authority(authority)
+        except Invalid:
+            known = None
+        globs = () if known is None else known.spec.trust_bundle.namespaces
+        wanted = {namespace for namespace in self.places.namespaces() if matches_any(globs, namespace)} if globs else set()
+        name = config_map_name(authority)
+        wanted.update(namespace for namespace, found in self.places.bundles() if found == name)
+        return [Due(Key(Sort.BUNDLE, namespace, authority)) for namespace in sorted(wanted)]
+
+    def _observe_namespace(self, metadata: Mapping[str, Any], *, gone: bool) -> list[Due]:
+        """A namespace that comes or goes matters to every authority that publishes there."""
+        return self._namespace_dues(metadata["name"]) if self.places.observe_namespace(metadata, gone=gone) else []
+
+    def _namespace_dues(self, namespace: str) -> list[Due]:
+        return [Due(Key(Sort.BUNDLE, namespace, key.name)) for key in self.keys(Sort.AUTHORITY)]
+
+    def _observe_bundle(self, metadata: Mapping[str, Any], *, gone: bool) -> list[Due]:
+        authority = authority_of(metadata["name"])
+        if authority is None or not self.places.observe_bundle(metadata, gone=gone):
+            return []
+        return [Due(Key(Sort.BUNDLE, metadata["namespace"], authority))]
 
     def _outputs_dues(self, bot: tuple[str, str]) -> list[Due]:
         return [Due(Key(Sort.OUTPUT, bot[0], name)) for name in sorted(self._outputs_of.get(bot, ()))]
@@ -345,7 +408,7 @@ class World:
                 return []
             del self._secrets[namespace, name]
         else:
-            if old is not None and not _is_newer(metadata["resourceVersion"], old.version):
+            if old is not None and not is_newer(metadata["resourceVersion"], old.version):
                 return []
             self._secrets[namespace, name] = SecretEntry(
                 uid=metadata["uid"], version=metadata["resourceVersion"], owner_uid=owner_uid(metadata)
@@ -382,6 +445,12 @@ def _read_bot(body: bytes) -> MachineBot:
     return MachineBot.model_validate_json(body)
 
 
+@lru_cache(maxsize=64)
+def _read_authority(body: bytes) -> MachineAuthority:
+    """The model of an authority: each namespace with its trust bundle asks for it."""
+    return MachineAuthority.model_validate_json(body)
+
+
 _KeyT = TypeVar("_KeyT")
 _ValueT = TypeVar("_ValueT")
 
@@ -394,23 +463,13 @@ def _discard(index: dict[_KeyT, set[_ValueT]], key: _KeyT, value: _ValueT) -> No
             del index[key]
 
 
-def _is_newer(version: str, known: str) -> bool:
-    """Whether a resourceVersion is after another: they are numbers that grow (KEP-5504, guaranteed since 1.35).
-
-    Where they are no numbers, anything different is taken for newer.
-    """
-    if version.isdecimal() and known.isdecimal():
-        return int(version) > int(known)
-    return version != known
-
-
 def _links(sort: Sort, spec: Mapping[str, Any]) -> tuple[str, ...]:
     match sort:
         case Sort.BOT:
             return tuple(sorted(set(spec.get("roles") or ())))
         case Sort.OUTPUT:
             return (str(spec.get("bot", "")),)
-        case Sort.ROLE | Sort.AUTHORITY:
+        case Sort.ROLE | Sort.AUTHORITY | Sort.BUNDLE:
             return ()
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from machinebot.resources.meta import (
     DURATION_PATTERN,
+    MAX_ITEMS,
     OBJECT_NAME,
     PENDING_STATUS,
     Column,
@@ -20,6 +21,7 @@ from machinebot.resources.meta import (
     name_rule,
     parse_duration,
     rules,
+    written_as,
 )
 
 KIND: Final = Kind(
@@ -94,6 +96,27 @@ class Embedded(Model):
     )
 
 
+NamespaceGlob = Annotated[
+    str,
+    written_as(
+        r"^[a-z0-9*?]([-a-z0-9*?]*[a-z0-9*?])?$",
+        "must be a namespace such as ci, or a glob of namespaces such as team-*; one entry for each, no commas",
+    ),
+    Field(max_length=63),
+]
+
+
+class TrustBundleSettings(Model):
+    """Where the trust bundle is published, beside HTTPS."""
+
+    namespaces: Annotated[tuple[NamespaceGlob, ...], Field(max_length=MAX_ITEMS)] = Field(
+        default=(),
+        description=(
+            "Namespaces that get a ConfigMap with the trust bundle; `*` stands for any characters, `?` for one. None by default."
+        ),
+    )
+
+
 class MachineAuthoritySpec(Model):
     """What a person writes."""
 
@@ -119,6 +142,26 @@ class MachineAuthoritySpec(Model):
         description="Longest life of anything this authority signs. It may be lowered; above 24h is refused.",
     )
     embedded: Embedded = Field(description="The authority is built into the operator.")
+    issuer: (
+        Annotated[
+            str,
+            Field(max_length=512),
+            written_as(
+                r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*$",
+                "must be an https address without a slash at the end, such as https://id.example.test",
+            ),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description=(
+            "The `iss` of JWTs. Verifiers find the keys below it, at /.well-known/openid-configuration. Default: the address of "
+            "the operator's Service, with /authorities/NAME behind it."
+        ),
+    )
+    trust_bundle: TrustBundleSettings = Field(
+        default_factory=TrustBundleSettings, description="Where the trust bundle is published."
+    )
     require_session_mfa: bool = Field(
         default=False,
         alias="requireSessionMFA",
@@ -151,6 +194,9 @@ class CAStatus(Model):
         description="SHA-256 of the CA's public key: OpenSSH's form for SSH, hex of the certificate for X.509."
     )
     not_after: str = Field(description="When the generation ends.", json_schema_extra={"format": "date-time"})
+    public: str | None = Field(
+        default=None, description="What verifiers trust: an authorized_keys line for SSH, PEM for X.509.", max_length=8192
+    )
 
 
 class MachineAuthorityStatus(Status):

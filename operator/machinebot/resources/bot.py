@@ -71,6 +71,10 @@ MAX_BOT_NAME: Final = 200
 """Longest bot name: its ServiceAccount's name and certificate subject must fit (253 and 64 x 4 characters)."""
 
 
+MAX_BOT_PATH: Final = len("/ns//bot/") + 63 + MAX_BOT_NAME
+"""Longest path of a bot's SPIFFE ID, characters: with the longest namespace and name."""
+
+
 class MachineBotSpec(Model):
     """What a person writes."""
 

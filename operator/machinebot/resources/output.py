@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from machinebot.resources.bot import MAX_BOT_PATH
 from machinebot.resources.meta import (
     DEFAULT_MAX_TTL,
     MAX_NAME,
@@ -20,6 +21,7 @@ from machinebot.resources.meta import (
     matches,
     parse_duration,
     rules,
+    written_as,
 )
 
 KIND: Final = Kind(
@@ -39,7 +41,18 @@ KIND: Final = Kind(
     ),
 )
 
-PrivateKeyAlgorithm = Literal["ECDSA-P256", "ECDSA-P384", "Ed25519"]
+PrivateKeyAlgorithm = Literal["ECDSA-P256", "ECDSA-P384", "Ed25519", "RSA-2048", "RSA-4096"]
+
+SecretType = Literal["Opaque", "kubernetes.io/tls"]
+"""The types of a Secret that the operator writes (design rule 5)."""
+
+WorkloadKind = Literal["Deployment", "StatefulSet", "DaemonSet"]
+
+MAX_RESTARTS: Final = 16
+"""Most workloads that one output restarts."""
+
+_SECRET_KEY: Final = r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"  # noqa: S105 - a pattern
+"""A key of a Secret: a name of a file, and neither `.` nor one that begins with `..` (Kubernetes, IsConfigMapKey)."""
 
 RENEW_ANNOTATION: Final = "machinebot.dev/renew"
 """Put by a person on an output: each new value asks for one renewal."""
@@ -91,16 +104,45 @@ LabelValue = Annotated[
 ]
 
 
+SecretKey = Annotated[
+    str,
+    written_as(
+        _SECRET_KEY, "must be the key of a Secret: letters, digits, '-', '_' and '.', not two dots in front, such as client.crt"
+    ),
+    Field(max_length=MAX_NAME),
+]
+
+
 class PrivateKey(Model):
     """The private key of the credential; a new one is made for every issue."""
 
-    algorithm: PrivateKeyAlgorithm = Field(default="ECDSA-P256", description="Algorithm of the private key.")
+    algorithm: PrivateKeyAlgorithm = Field(
+        default="ECDSA-P256",
+        description="Algorithm of the private key. RSA is for what takes nothing else: a key costs 0.1 to 2 seconds of CPU.",
+    )
 
 
 class SecretTemplate(Model):
     """The Secret that holds the credential."""
 
     name: ObjectName | None = Field(default=None, description="Name of the Secret. Default: the name of the output.")
+    type: SecretType = Field(
+        default="Opaque",
+        description=(
+            "Type of the Secret. kubernetes.io/tls is for outputs whose Secret holds tls.crt and tls.key, as Ingress controllers "
+            "want it. When it changes, the Secret is deleted and made again: its type cannot be changed."
+        ),
+    )
+    keys: Annotated[Mapping[str, SecretKey], Field(max_length=16)] = Field(
+        default_factory=dict,
+        description="Other names for keys of the Secret: from the one of the output's type to the one wanted.",
+        json_schema_extra=rules(
+            Rule(
+                "self.all(one, self.all(other, one == other || self[one] != self[other]))",
+                "two keys cannot have the same name in the Secret: give each another one",
+            )
+        ),
+    )
     labels: Annotated[Mapping[str, LabelValue], Field(max_length=32)] = Field(
         default_factory=dict,
         description="Labels for the Secret. Nothing else is copied to it.",
@@ -111,6 +153,42 @@ class SecretTemplate(Model):
         description="Annotations for the Secret, such as those of Reloader and Reflector. Nothing else is copied to it.",
         json_schema_extra=rules(*_key_rules("annotations")),
     )
+
+
+class SecretKeyRef(Model):
+    """One key of a Secret in the output's own namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: SecretKey = Field(default="password", description="Its key.")
+
+
+class PKCS12(Model):
+    """PKCS #12 files (RFC 7292) beside the other keys: `keystore.p12` and `truststore.p12`, for Java and others."""
+
+    password_secret_ref: SecretKeyRef | None = Field(
+        default=None,
+        description=(
+            "Where the password is that protects the files; a changed one counts from the next issue. Default: one is made for "
+            "each issue and stands in the key `keystore.password`."
+        ),
+    )
+
+
+class Keystores(Model):
+    """The credential in other forms, in the same Secret."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(Rule("has(self.pkcs12)", "keystores names no form: write pkcs12: {}, or leave keystores out"))
+    )
+
+    pkcs12: PKCS12 | None = Field(default=None, description="PKCS #12 files with the certificate and with the CAs.")
+
+
+class Workload(Model):
+    """A workload of the output's own namespace."""
+
+    kind: WorkloadKind = Field(description="Deployment, StatefulSet or DaemonSet.")
+    name: ObjectName = Field(description="Its name.")
 
 
 class MachineOutputSpec(Model):
@@ -155,6 +233,15 @@ class MachineOutputSpec(Model):
     )
     private_key: PrivateKey = Field(default_factory=PrivateKey, description="The private key of the credential.")
     secret: SecretTemplate = Field(default_factory=SecretTemplate, description="The Secret that holds the credential.")
+    keystores: Keystores | None = Field(default=None, description="The credential in other forms, in the same Secret.")
+    rollout_restart: Annotated[tuple[Workload, ...], Field(max_length=MAX_RESTARTS)] = Field(
+        default=(),
+        description=(
+            "Workloads that are restarted once after each rotation, as `kubectl rollout restart` does; never after the first "
+            "issue."
+        ),
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kind", "name"]},
+    )
 
     @property
     def wished_lifetime(self) -> timedelta:
@@ -188,17 +275,29 @@ class SecretStatus(Model):
 class GrantedName(Model):
     """One name that the credential carries, and where it came from."""
 
-    name: str = Field(description="The name.", max_length=MAX_NAME)
+    name: str = Field(description="The name.", max_length=MAX_BOT_PATH)
     role: str = Field(description="The role that allows it.", max_length=MAX_NAME)
     trait: str | None = Field(default=None, description="The trait that it came from, if any.", max_length=MAX_NAME)
+
+
+GrantedNames = Annotated[tuple[GrantedName, ...], Field(max_length=256)]
 
 
 class Granted(Model):
     """What the credential carries."""
 
     roles: tuple[str, ...] = Field(default=(), description="Roles that it carries.", max_length=32)
-    logins: tuple[GrantedName, ...] = Field(default=(), description="Logins, each with its origin.", max_length=256)
-    host_principals: tuple[GrantedName, ...] = Field(default=(), description="Host names, each with its origin.", max_length=256)
+    logins: GrantedNames = Field(default=(), description="Logins, each with its origin.")
+    host_principals: GrantedNames = Field(default=(), description="Host names, each with its origin.")
+    kubernetes_users: GrantedNames = Field(
+        default=(), description="The Kubernetes user, with its origin; none is the bot itself."
+    )
+    kubernetes_groups: GrantedNames = Field(default=(), description="Kubernetes groups, each with its origin.")
+    db_users: GrantedNames = Field(default=(), description="The database user, with its origin.")
+    db_names: GrantedNames = Field(default=(), description="The database, with its origin.")
+    dns_names: GrantedNames = Field(default=(), description="DNS names, each with its origin.")
+    spiffe_paths: GrantedNames = Field(default=(), description="The path of the SPIFFE ID, with its origin.")
+    jwt_audiences: GrantedNames = Field(default=(), description="Audiences, each with its origin.")
 
 
 class MachineOutputStatus(Status):
@@ -223,6 +322,9 @@ class MachineOutputStatus(Status):
     ttl: str | None = Field(default=None, description="Life that was given.", max_length=32)
     ttl_reduced_by: str | None = Field(
         default=None, alias="ttlReducedBy", description="What reduced the wished life, if anything did.", max_length=512
+    )
+    restarted_for: str | None = Field(
+        default=None, description="Serial number that the workloads of rolloutRestart were last restarted for.", max_length=64
     )
     issue_reason: str | None = Field(default=None, description="Why it was issued last.", max_length=64)
     renew_token: str | None = Field(

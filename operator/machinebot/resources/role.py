@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from machinebot.resources.authority import DeviceTrustMode
+from machinebot.resources.authority import DeviceTrustMode, NamespaceGlob
 from machinebot.resources.meta import (
     DEFAULT_MAX_TTL,
     MAX_ITEMS,
@@ -53,15 +53,6 @@ NamePattern = Annotated[
 ]
 """A name, which may hold templates."""
 
-NamespaceGlob = Annotated[
-    str,
-    written_as(
-        r"^[a-z0-9*?]([-a-z0-9*?]*[a-z0-9*?])?$",
-        "must be a namespace such as ci, or a glob of namespaces such as team-*; one entry for each, no commas",
-    ),
-    Field(max_length=63),
-]
-
 SourceAddress = Annotated[
     str,
     written_as(
@@ -75,7 +66,11 @@ Names = Annotated[tuple[NamePattern, ...], Field(max_length=MAX_ITEMS)]
 
 
 class RoleRules(Model):
-    """Names, one list for each thing that a credential can carry."""
+    """Names, one list for each thing that a credential can carry.
+
+    Outputs ask for host names, database users and names, DNS names, SPIFFE paths and audiences; in these lists `*` stands for
+    any characters and `?` for one. Logins and Kubernetes users and groups are carried as they stand.
+    """
 
     logins: Names = Field(
         default=(),
@@ -88,6 +83,29 @@ class RoleRules(Model):
         default=(),
         description="Host names that an sshHost output may ask for. `*` stands for any characters, `?` for one.",
     )
+    kubernetes_users: Names = Field(
+        default=(),
+        description=(
+            "Kubernetes users that a kubernetes output may be. Without one the certificate names the bot itself, "
+            "bot:NAMESPACE:NAME."
+        ),
+    )
+    kubernetes_groups: Names = Field(
+        default=(), description="Kubernetes groups that a kubernetes output carries, all of them. Bind them by RBAC."
+    )
+    db_users: Names = Field(default=(), description="Database users that a database output may ask for, or globs of them.")
+    db_names: Names = Field(default=(), description="Databases that a database output may ask for, or globs of them.")
+    dns_names: Names = Field(
+        default=(), description="DNS names that certificates for servers and workloads may ask for, or globs of them."
+    )
+    spiffe_paths: Names = Field(
+        default=(),
+        description=(
+            "Paths of SPIFFE IDs that x509SVID and jwtSVID outputs may ask for, or globs of them, such as /ns/ci/*. A path of "
+            "the form /ns/NAMESPACE/bot/NAME is given to that bot alone."
+        ),
+    )
+    jwt_audiences: Names = Field(default=(), description="Audiences that a jwtSVID output may ask for, or globs of them.")
 
 
 class RoleOptions(Model):
@@ -124,6 +142,14 @@ class RoleOptions(Model):
         return min(parse_duration(self.max_session_ttl), DEFAULT_MAX_TTL)
 
 
+def _no_wildcards(field: str, why: str) -> Rule:
+    return Rule(
+        f"!has(self.{field}) || !self.{field}.exists(name, name.contains('*') || name.contains('?'))",
+        f"allow.{field} takes no wildcards, since {why}",
+        f".{field}",
+    )
+
+
 class MachineRoleSpec(Model):
     """What an administrator writes."""
 
@@ -137,12 +163,9 @@ class MachineRoleSpec(Model):
         default_factory=RoleRules,
         description="What the role allows. Nothing is allowed by default.",
         json_schema_extra=rules(
-            Rule(
-                "!has(self.logins) || !self.logins.exists(login, login.contains('*') || login.contains('?'))",
-                "allow.logins takes no wildcards, since a certificate names each account: write every login, or "
-                "{{ internal.logins }} for those of the bot",
-                ".logins",
-            )
+            _no_wildcards("logins", "an SSH certificate names each account: write every login, or {{ internal.logins }}"),
+            _no_wildcards("kubernetesUsers", "a certificate names one user: write each in full"),
+            _no_wildcards("kubernetesGroups", "a certificate names each group: write each in full"),
         ),
     )
     deny: RoleRules = Field(

@@ -1,1 +1,1 @@
-"""HTTP: health and metrics. Nobody else imports `aiohttp.web`."""
+"""HTTP: health and metrics; HTTPS: the trust bundle. Nobody else imports `aiohttp.web`."""

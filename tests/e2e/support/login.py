@@ -6,24 +6,16 @@ from pathlib import Path
 from typing import Final
 
 from e2e.support.objects import Json, content
+from support import mounting
 from workbench.sshd import SSHServer, ssh
 
 HOST: Final = "web-1.node.example.test"
 """Principal of the host certificate in the examples."""
 
-PRIVATE: Final = frozenset({"key", "tls.key", "ssh_host"})
-
 
 def mount(directory: Path, secret: Json) -> Path:
-    """The Secret's keys as files: private ones 0600, as `defaultMode: 0600` and sshd want it, the others 0644."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, value in content(secret).items():
-        path = directory / name
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(value)
-        path.chmod(0o600 if name in PRIVATE else 0o644)
-    return directory
+    """The Secret as a volume with `defaultMode: 0600`, which ssh and sshd want of private keys."""
+    return mounting.mount(directory, content(secret), mode=0o600)
 
 
 def server(directory: Path, host: Path, *principals: str) -> SSHServer:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from e2e.support.objects import Json, content, is_ready
 
-IDENTITY_KEYS = {"key", "key.pub", "key-cert.pub", "tlscert", "known_hosts", "tls.crt", "tls.key", "ca.crt"}
+IDENTITY_KEYS = {"key", "key.pub", "key-cert.pub", "tlscert", "known_hosts", "ssh_config", "tls.crt", "tls.key", "ca.crt"}
 
 
 def check_whole(output: Json, secret: Json) -> None:

@@ -1,11 +1,13 @@
 """Objects for the tests of the authority: a small world with one bot and one role."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, SSHCertificate, load_ssh_public_identity
@@ -14,7 +16,8 @@ from machinebot.authority.embedded import EmbeddedAuthority
 from machinebot.authority.generations import Generation
 from machinebot.authority.keys import CAKey, PublicKey
 from machinebot.authority.rotation import advance
-from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, Purpose, Wish
+from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, Purpose, Usage, Wish
+from machinebot.policy.names import NameKind
 from machinebot.resources.authority import KeyAlgorithm, MachineAuthoritySpec, Rotation
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.role import MachineRole
@@ -26,9 +29,37 @@ DAY = timedelta(days=1)
 CLUSTER = "example.test"
 ROTATION = Rotation()
 REF = BotRef("ci", "deployer")
-BUILT = (Purpose.SSH_USER, Purpose.SSH_HOST, Purpose.IDENTITY)
-BOTH = frozenset({Purpose.SSH_USER, Purpose.IDENTITY})
-HOST = frozenset({Purpose.SSH_HOST})
+ISSUER = "https://machinebot.example.test"
+BOTH = frozenset({Usage.SSH_USER, Usage.IDENTITY})
+HOST = frozenset({Usage.SSH_HOST})
+
+Names = Mapping[NameKind, Sequence[str]]
+
+EVERYTHING = {
+    NameKind.LOGINS: ["deploy"],
+    NameKind.HOST_PRINCIPALS: ["*"],
+    NameKind.KUBERNETES_USERS: ["team:deployer"],
+    NameKind.KUBERNETES_GROUPS: ["viewers", "team:ops"],
+    NameKind.DB_USERS: ["*"],
+    NameKind.DB_NAMES: ["*"],
+    NameKind.DNS_NAMES: ["*"],
+    NameKind.SPIFFE_PATHS: ["*"],
+    NameKind.JWT_AUDIENCES: ["*"],
+}
+"""Names that allow whatever is asked for, and some of what is carried in full."""
+
+WISHES: Mapping[Usage, Names] = {
+    Usage.SSH_USER: {},
+    Usage.SSH_HOST: {NameKind.HOST_PRINCIPALS: ["b.test", "a.test"]},
+    Usage.IDENTITY: {},
+    Usage.DATABASE_CLIENT: {NameKind.DB_USERS: ["app"], NameKind.DB_NAMES: ["orders"]},
+    Usage.DATABASE_SERVER: {NameKind.DNS_NAMES: ["db.test"]},
+    Usage.DATABASE_NODE: {NameKind.DNS_NAMES: ["db.test", "db"], NameKind.DB_USERS: ["node"]},
+    Usage.KUBERNETES: {},
+    Usage.WORKLOAD: {NameKind.SPIFFE_PATHS: ["/ns/ci/web"], NameKind.DNS_NAMES: ["web.test"]},
+    Usage.WORKLOAD_TOKEN: {NameKind.JWT_AUDIENCES: ["vault", "api"]},
+}
+"""What a bot asks for, for each usage that bots may have."""
 
 
 def spec(**fields: Any) -> MachineAuthoritySpec:
@@ -57,6 +88,16 @@ def role(name: str = "access", **fields: Any) -> MachineRole:
     )
 
 
+def allowing(name: str = "access", deny: Names | None = None, *, allow: Names | None = None, **fields: Any) -> MachineRole:
+    """A role with these names; without any, one that allows everything."""
+    return role(
+        name,
+        allow={kind.value: list(names) for kind, names in (EVERYTHING if allow is None else allow).items()},
+        deny={kind.value: list(names) for kind, names in (deny or {}).items()},
+        **fields,
+    )
+
+
 @lru_cache
 def _first(purpose: Purpose, algorithm: KeyAlgorithm) -> tuple[Generation, ...]:
     return advance((), NOW, purpose=purpose, algorithm=algorithm, cluster_name=CLUSTER, rotation=ROTATION)
@@ -67,13 +108,20 @@ def generations(purpose: Purpose, algorithm: KeyAlgorithm = "ECDSA-P256") -> tup
     return _first(purpose, algorithm)
 
 
+def ca_with(key: CAKey, purpose: Purpose) -> Generation:
+    """The active generation of a purpose with that key, for keys that take long to make."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("machinebot.authority.keys.generate", lambda *_: key)
+        return advance((), NOW, purpose=purpose, algorithm="RSA-4096", cluster_name=CLUSTER, rotation=ROTATION)[0]
+
+
 def ca(purpose: Purpose, algorithm: KeyAlgorithm = "ECDSA-P256") -> Generation:
     """The active generation of a purpose, always the same."""
     return generations(purpose, algorithm)[0]
 
 
 def all_generations(algorithm: KeyAlgorithm = "ECDSA-P256") -> dict[Purpose, tuple[Generation, ...]]:
-    return {purpose: generations(purpose, algorithm) for purpose in BUILT}
+    return {purpose: generations(purpose, algorithm) for purpose in Purpose}
 
 
 @lru_cache
@@ -115,28 +163,53 @@ class World:
         return {"authenticated": token == "good", "audiences": [audience], "user": user}
 
     def authority(self, name: str = "default", **fields: Any) -> EmbeddedAuthority:
-        return EmbeddedAuthority(name, spec(**fields), all_generations(), self, self)
+        return EmbeddedAuthority(name, spec(**fields), all_generations(), ISSUER, self, self)
 
 
 async def joined(authority: EmbeddedAuthority, now: datetime = NOW, uid: str = "sa-1") -> BotIdentity:
     return await authority.join(REF, "good", expected_uid=uid, now=now)
 
 
+def wish(usages: Iterable[Usage], names: Mapping[NameKind, Sequence[str]] | None = None) -> Wish:
+    return Wish(usages=frozenset(usages), names={kind: tuple(wanted) for kind, wanted in (names or {}).items()})
+
+
 def request(
-    purposes: frozenset[Purpose] = BOTH,
+    usages: frozenset[Usage] = BOTH,
     *,
     roles: Sequence[str] = (),
     lifetime: timedelta = DAY,
-    hosts: Sequence[str] = (),
+    names: Mapping[NameKind, Sequence[str]] | None = None,
     key: bytes | None = None,
 ) -> IssueRequest:
     return IssueRequest(
         output="out",
-        wish=Wish(purposes=purposes, host_principals=tuple(hosts)),
+        wish=wish(usages, names),
         roles=tuple(roles),
         lifetime=lifetime,
         public_key=der(subject_key().public_key()) if key is None else key,
     )
+
+
+def issued_for(
+    usages: Iterable[Usage],
+    cas: Mapping[Purpose, Generation] | None = None,
+    *,
+    names: Names | None = None,
+    lifetime: timedelta = DAY,
+    roles: Sequence[MachineRole] = (),
+) -> Issued:
+    """The credential of `WISHES` or with these names, by the usual CAs but for those given; for tests that are no coroutines."""
+    known = {each.metadata.name: each for each in (roles or (allowing(),))}
+    authority = World({REF: bot(roles=list(known))}, known).authority()
+    authority.update(authority.spec, all_generations() | {purpose: (each,) for purpose, each in (cas or {}).items()}, ISSUER)
+    if names is None:
+        names = {kind: wanted for usage in usages for kind, wanted in WISHES[usage].items()}
+
+    async def issue() -> Issued:
+        return await authority.issue(await joined(authority), request(frozenset(usages), names=names, lifetime=lifetime), now=NOW)
+
+    return asyncio.run(issue())
 
 
 def ending(generation: Generation, not_after: datetime) -> Generation:

@@ -11,15 +11,17 @@ from machinebot.authority.embedded import IDENTITY_LIFE
 from machinebot.authority.interface import REJOIN, Authority, Directory, TokenReviewer
 from machinebot.authority.rotation import LAST_CALL, advance
 from machinebot.errors import Denied, Invalid, MachinebotError, Unavailable
-from machinebot.policy.credential import AnchorState, Purpose
-from machinebot.policy.grants import Origin
+from machinebot.policy.credential import AnchorState, Purpose, Usage
 from machinebot.policy.lifetimes import BACKDATE
+from machinebot.policy.names import NameKind
+from machinebot.policy.templates import Origin
 from unit.authority.builders import (
-    BUILT,
+    BOTH,
     CLUSTER,
     DAY,
     HOST,
     HOUR,
+    ISSUER,
     NOW,
     REF,
     ROTATION,
@@ -184,27 +186,27 @@ async def test_identity_output_gets_both_certificates() -> None:
     assert set(ssh_certificate.extensions) == {b"permit-port-forwarding", b"permit-pty"}
     assert not ssh_certificate.critical_options
     assert not issued.ssh_certificate.endswith(b"\n")  # type: ignore[union-attr]
-    assert issued.grant.logins == (Origin(name="deploy", role="access", trait="logins"),)
+    assert issued.grant.of(NameKind.LOGINS) == (Origin(name="deploy", role="access", trait="logins"),)
     assert (issued.lifetime.length, issued.lifetime.reduced_by) == (DAY, None)
 
 
 async def test_host_output_gets_the_granted_names_with_their_origin() -> None:
     authority = World().authority()
     names = ["web-2.node.example.test", "web-1.node.example.test"]
-    issued = await authority.issue(await joined(authority), request(HOST, hosts=names), now=NOW)
+    issued = await authority.issue(await joined(authority), request(HOST, names={NameKind.HOST_PRINCIPALS: names}), now=NOW)
     certificate = ssh_of(issued)
     assert certificate.valid_principals == [b"web-1.node.example.test", b"web-2.node.example.test"]
     assert not certificate.extensions
     assert not certificate.critical_options
     assert issued.x509_certificate is None
-    assert issued.grant.host_principals == tuple(Origin(name=name, role="access") for name in sorted(names))
-    assert issued.grant.logins == ()
+    assert issued.grant.of(NameKind.HOST_PRINCIPALS) == tuple(Origin(name=name, role="access") for name in sorted(names))
+    assert issued.grant.of(NameKind.LOGINS) == ()
     assert issued.authorities == {Purpose.SSH_HOST: ca(Purpose.SSH_HOST).id}
 
 
 async def test_x509_alone_has_no_ssh_certificate() -> None:
     authority = World().authority()
-    issued = await authority.issue(await joined(authority), request(frozenset({Purpose.IDENTITY})), now=NOW)
+    issued = await authority.issue(await joined(authority), request(frozenset({Usage.IDENTITY})), now=NOW)
     assert issued.ssh_certificate is None
     assert x509_of(issued)
 
@@ -226,19 +228,12 @@ async def test_serials_differ() -> None:
     assert len({each.serial for each in issued}) == 5
 
 
-@pytest.mark.parametrize(
-    ("purpose", "kind", "reason"),
-    [
-        pytest.param(Purpose.DATABASE, Invalid, "PurposeNotBuilt", id="databases"),
-        pytest.param(Purpose.KUBERNETES, Invalid, "PurposeNotBuilt", id="Kubernetes"),
-        pytest.param(Purpose.WORKLOAD, Invalid, "PurposeNotBuilt", id="workloads"),
-    ],
-)
-async def test_purposes_without_a_profile_are_refused(purpose: Any, kind: Any, reason: Any) -> None:
+async def test_usages_that_no_bot_has_are_refused() -> None:
     authority = World().authority()
     identity = await joined(authority)
-    assert await refused(authority, identity, request(frozenset({purpose})), kind=kind) == reason
-    assert await refused(authority, identity, request(frozenset()), kind=Invalid) == "NoPurpose"
+    assert await refused(authority, identity, request(frozenset()), kind=Invalid) == "NoUsage"
+    assert await refused(authority, identity, request(frozenset({Usage.IDENTITY_SERVER})), kind=Invalid) == "UsageNotForBots"
+    assert await refused(authority, identity, request(BOTH | HOST), kind=Invalid) == "TooManyUsages"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +249,7 @@ async def test_public_keys_that_are_invalid(key: Any, reason: Any) -> None:
     assert await refused(authority, await joined(authority), request(key=key), kind=Invalid) == reason
 
 
-@pytest.mark.parametrize("purpose", BUILT)
+@pytest.mark.parametrize("purpose", list(Purpose))
 async def test_key_of_any_ca_is_never_certified(purpose: Any) -> None:
     authority = World().authority()
     wanted = request(key=der(ca(purpose).key.public_key))
@@ -268,10 +263,10 @@ async def test_ca_that_is_missing_or_ending_is_tried_again_later() -> None:
     world = World()
     authority = world.authority()
     identity = await joined(authority)
-    authority.update(spec(), {Purpose.SSH_USER: (ca(Purpose.SSH_USER),)})
+    authority.update(spec(), {Purpose.SSH_USER: (ca(Purpose.SSH_USER),)}, ISSUER)
     assert await refused(authority, identity, kind=Unavailable) == "CAMissing"
-    nearly = {purpose: (ending(ca(purpose), NOW + LAST_CALL - SECOND),) for purpose in BUILT}
-    authority.update(spec(), nearly)
+    nearly = {purpose: (ending(ca(purpose), NOW + LAST_CALL - SECOND),) for purpose in Purpose}
+    authority.update(spec(), nearly, ISSUER)
     assert await refused(authority, identity, kind=Unavailable) == "CAEnding"
 
 
@@ -280,7 +275,7 @@ async def test_life_is_capped_by_the_ca_that_ends_first() -> None:
     authority = world.authority()
     identity = await joined(authority)
     short = all_generations() | {Purpose.SSH_USER: (ending(ca(Purpose.SSH_USER), NOW + 2 * HOUR),)}
-    authority.update(spec(), short)
+    authority.update(spec(), short, ISSUER)
     issued = await authority.issue(identity, request(), now=NOW)
     assert issued.not_after == NOW + 2 * HOUR
     assert issued.lifetime.reduced_by == "the remaining life of the CA"
@@ -289,9 +284,9 @@ async def test_life_is_capped_by_the_ca_that_ends_first() -> None:
 async def test_update_takes_the_new_spec_and_keeps_who_has_joined() -> None:
     authority = World().authority()
     identity = await joined(authority)
-    authority.update(spec(maxTTL="1h"), all_generations())
+    authority.update(spec(maxTTL="1h"), all_generations(), ISSUER)
     assert (await authority.issue(identity, request(), now=NOW)).lifetime.reduced_by == "the authority's maxTTL (1h)"
-    authority.update(spec(requireSessionMFA=True), all_generations())
+    authority.update(spec(requireSessionMFA=True), all_generations(), ISSUER)
     assert await refused(authority, identity) == "SessionMFARequired"
 
 
@@ -306,9 +301,9 @@ def rotated(purpose: Any) -> Any:
 
 async def test_rotation_changes_who_signs_only_when_it_is_due() -> None:
     authority = World().authority()
-    courses = {purpose: rotated(purpose) for purpose in BUILT}
+    courses = {purpose: rotated(purpose) for purpose in Purpose}
     for step, moment in ((0, NOW + 2134 * HOUR), (1, NOW + 2160 * HOUR)):
-        authority.update(spec(), {purpose: course[step] for purpose, course in courses.items()})
+        authority.update(spec(), {purpose: course[step] for purpose, course in courses.items()}, ISSUER)
         identity = await joined(authority, now=moment)
         issued = await authority.issue(identity, request(), now=moment)
         for purpose, signer in issued.authorities.items():
@@ -326,7 +321,7 @@ def test_trust_bundle_is_in_order_whatever_comes_in() -> None:
         Purpose.IDENTITY: all_generations()[Purpose.IDENTITY],
         Purpose.SSH_HOST: (replace(taken_over[1]), published[1], taken_over[0])[:1] + taken_over[:1],
     }
-    authority.update(spec(), shuffled)
+    authority.update(spec(), shuffled, ISSUER)
     bundle = authority.trust()
     assert bundle.cluster_name == CLUSTER
     assert [(anchor.purpose, anchor.state.value) for anchor in bundle.anchors] == [

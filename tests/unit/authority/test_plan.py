@@ -7,20 +7,26 @@ import pytest
 
 from machinebot.authority.plan import Plan, plan
 from machinebot.errors import Denied, Invalid, MachinebotError
-from machinebot.policy.credential import Purpose, Wish
-from machinebot.policy.grants import Origin, SSHOptions
-from unit.authority.builders import BOTH, DAY, HOST, HOUR, MINUTE, NOW, bot, role, spec
+from machinebot.policy.credential import Usage
+from machinebot.policy.grants import SSHOptions
+from machinebot.policy.names import NameKind
+from machinebot.policy.templates import Origin
+from unit.authority.builders import BOTH, DAY, HOST, HOUR, MINUTE, NOW, bot, role, spec, wish
 
-HOSTS = ("web-1.node.example.test",)
+HOSTS = {NameKind.HOST_PRINCIPALS: ("web-1.node.example.test",)}
 
 
-def planned(purposes: Any = BOTH, hosts: Any = (), roles: Any = None, **fields: Any) -> Plan:
+def hosts(*names: str) -> dict[NameKind, tuple[str, ...]]:
+    return {NameKind.HOST_PRINCIPALS: names}
+
+
+def planned(usages: Any = BOTH, names: Any = None, roles: Any = None, **fields: Any) -> Plan:
     known = {each.metadata.name: each for each in (roles or [role()])}
     given: dict[str, Any] = {
         "spec": spec(),
         "bot": bot(),
         "wanted_roles": (),
-        "wish": Wish(purposes=frozenset(purposes), host_principals=tuple(hosts)),
+        "wish": wish(usages, names),
         "wished_lifetime": DAY,
         "roles": known,
         "ca_not_after": None,
@@ -37,34 +43,33 @@ def refused(kind: type[MachinebotError], **fields: Any) -> MachinebotError:
 
 def test_identity_carries_logins_and_options_and_no_hosts() -> None:
     result = planned()
-    assert result.grant.login_names == ("deploy",)
-    assert result.grant.logins == (Origin(name="deploy", role="access", trait="logins"),)
+    assert result.grant.plain(NameKind.LOGINS) == ("deploy",)
+    assert result.grant.of(NameKind.LOGINS) == (Origin(name="deploy", role="access", trait="logins"),)
     assert result.grant.ssh == SSHOptions(forward_agent=False, port_forwarding=True, permit_pty=True, source_addresses=())
-    assert result.host_principals == ()
+    assert result.grant.of(NameKind.HOST_PRINCIPALS) == ()
     assert (result.lifetime.length, result.lifetime.reduced_by) == (DAY, None)
 
 
 def test_host_carries_its_names_and_no_logins() -> None:
     result = planned(HOST, HOSTS)
-    assert result.host_principals == (Origin(name=HOSTS[0], role="access"),)
-    assert result.grant.host_principals == result.host_principals
-    assert result.grant.logins == ()
+    assert result.grant.of(NameKind.HOST_PRINCIPALS) == (Origin(name="web-1.node.example.test", role="access"),)
+    assert result.grant.of(NameKind.LOGINS) == ()
     assert not result.grant.ssh.permit_pty
 
 
 def test_x509_alone_needs_no_login() -> None:
-    result = planned({Purpose.IDENTITY}, bot=bot(logins=[]))
-    assert result.grant.logins == ()
+    result = planned({Usage.IDENTITY}, bot=bot(logins=[]))
+    assert result.grant.of(NameKind.LOGINS) == ()
     assert result.grant.roles == ("access",)
 
 
 @pytest.mark.parametrize(
-    ("purposes", "hosts", "change"),
+    ("usages", "names", "change"),
     [
         pytest.param(
-            BOTH, (), {"allow": {"logins": ["{{ internal.logins }}"], "hostPrincipals": ["x"]}}, id="hosts of an identity"
+            BOTH, {}, {"allow": {"logins": ["{{ internal.logins }}"], "hostPrincipals": ["x"]}}, id="hosts of an identity"
         ),
-        pytest.param(BOTH, (), {"deny": {"hostPrincipals": ["x"]}}, id="denied hosts of an identity"),
+        pytest.param(BOTH, {}, {"deny": {"hostPrincipals": ["x"]}}, id="denied hosts of an identity"),
         pytest.param(
             HOST, HOSTS, {"allow": {"logins": ["a", "b"], "hostPrincipals": ["*.node.example.test"]}}, id="logins of a host"
         ),
@@ -72,8 +77,8 @@ def test_x509_alone_needs_no_login() -> None:
         pytest.param(HOST, HOSTS, {"deny": {"hostPrincipals": ["other"]}}, id="denied hosts that were not asked for"),
     ],
 )
-def test_what_the_credential_does_not_carry_does_not_change_the_plan(purposes: Any, hosts: Any, change: Any) -> None:
-    assert planned(purposes, hosts, roles=[role(**change)]) == planned(purposes, hosts)
+def test_what_the_credential_does_not_carry_does_not_change_the_plan(usages: Any, names: Any, change: Any) -> None:
+    assert planned(usages, names, roles=[role(**change)]) == planned(usages, names)
 
 
 def test_plan_does_not_change_with_the_time() -> None:
@@ -128,9 +133,9 @@ def test_lifetime_that_a_ca_leaves_is_never_too_short() -> None:
         pytest.param(
             {"roles": [role(options={"deviceTrustMode": "required"})]}, "DeviceTrustRequired", id="Device Trust by the role"
         ),
-        pytest.param({"purposes": HOST, "hosts": ["db.prod.test"]}, "PrincipalNotAllowed", id="host that no role allows"),
+        pytest.param({"usages": HOST, "names": hosts("db.prod.test")}, "PrincipalNotAllowed", id="host that no role allows"),
         pytest.param(
-            {"purposes": HOST, "hosts": HOSTS, "roles": [role(deny={"hostPrincipals": ["web-*"]})]},
+            {"usages": HOST, "names": HOSTS, "roles": [role(deny={"hostPrincipals": ["web-*"]})]},
             "PrincipalDenied",
             id="host that a role denies",
         ),
@@ -149,15 +154,15 @@ def test_no_logins_says_the_way_out() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        pytest.param({"purposes": ()}, "NoPurpose", id="nothing wanted"),
-        pytest.param({"purposes": {Purpose.DATABASE}}, "PurposeNotBuilt", id="databases"),
-        pytest.param({"purposes": BOTH | {Purpose.WORKLOAD}}, "PurposeNotBuilt", id="one too many, not built"),
-        pytest.param({"purposes": {Purpose.SSH_USER, Purpose.SSH_HOST}, "hosts": HOSTS}, "TooManyPurposes", id="two for SSH"),
-        pytest.param({"purposes": HOST}, "NoPrincipals", id="host without a name"),
-        pytest.param({"purposes": HOST, "hosts": ["*.node.example.test"]}, "InvalidPrincipal", id="wildcard"),
-        pytest.param({"purposes": HOST, "hosts": ["WEB.node.example.test"]}, "InvalidPrincipal", id="capital letters"),
+        pytest.param({"usages": ()}, "NoUsage", id="nothing wanted"),
+        pytest.param({"usages": {Usage.IDENTITY_SERVER}}, "UsageNotForBots", id="our own HTTPS"),
+        pytest.param({"usages": BOTH | {Usage.WORKLOAD}}, "TooManyUsages", id="one too many"),
+        pytest.param({"usages": {Usage.SSH_USER, Usage.SSH_HOST}, "names": HOSTS}, "TooManyUsages", id="two for SSH"),
+        pytest.param({"usages": HOST}, "NoPrincipals", id="host without a name"),
+        pytest.param({"usages": HOST, "names": hosts("*.node.example.test")}, "InvalidPrincipal", id="wildcard"),
+        pytest.param({"usages": HOST, "names": hosts("WEB.node.example.test")}, "InvalidPrincipal", id="capital letters"),
         pytest.param(
-            {"purposes": HOST, "hosts": [f"h{number}.node.example.test" for number in range(257)]},
+            {"usages": HOST, "names": hosts(*(f"h{number}.node.example.test" for number in range(257)))},
             "TooManyPrincipals",
             id="too many hosts",
         ),

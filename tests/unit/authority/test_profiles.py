@@ -6,14 +6,21 @@ from typing import Any
 
 import pytest
 
-from machinebot.authority.profiles import IDENTITY, MAX_PRINCIPALS, PROFILES, SSH_HOST, SSH_USER, profile_of
+from machinebot.authority.profiles import (
+    IDENTITY,
+    MAX_PRINCIPALS,
+    PROFILES,
+    SSH_HOST,
+    SSH_USER,
+    check_usages,
+)
 from machinebot.errors import Invalid
-from machinebot.policy.credential import Purpose
+from machinebot.policy.credential import Usage
 
 DAY = timedelta(days=1)
 
 
-@pytest.mark.parametrize("profile", [SSH_USER, SSH_HOST, IDENTITY], ids=lambda profile: profile.purpose.value)
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
 def test_no_profile_can_reach_above_24_hours(profile: Any) -> None:
     assert profile.ceiling <= DAY
     for ceiling in (DAY + timedelta(seconds=1), timedelta(0), -DAY):
@@ -23,19 +30,47 @@ def test_no_profile_can_reach_above_24_hours(profile: Any) -> None:
         profile.ceiling = 2 * DAY
 
 
-@pytest.mark.parametrize("purpose", list(Purpose))
-def test_only_what_has_a_profile_is_signed(purpose: Any) -> None:
-    if purpose in {Purpose.SSH_USER, Purpose.SSH_HOST, Purpose.IDENTITY}:
-        assert profile_of(purpose).purpose is purpose
-        return
+def test_every_usage_has_its_profile() -> None:
+    assert {usage: profile.usage for usage, profile in PROFILES.items()} == {usage: usage for usage in Usage}
+    assert all(profile.purpose is usage.purpose for usage, profile in PROFILES.items())
+
+
+@pytest.mark.parametrize("usages", [{usage} for usage in Usage if usage is not Usage.IDENTITY_SERVER], ids=str)
+def test_bots_may_ask_for_each_usage_alone(usages: Any) -> None:
+    check_usages(frozenset(usages))
+
+
+@pytest.mark.parametrize(
+    ("usages", "reason"),
+    [
+        pytest.param((), "NoUsage", id="none"),
+        pytest.param({Usage.IDENTITY_SERVER}, "UsageNotForBots", id="our own HTTPS"),
+        pytest.param({Usage.IDENTITY_SERVER, Usage.SSH_USER}, "UsageNotForBots", id="our own HTTPS beside SSH"),
+        pytest.param({Usage.IDENTITY_SERVER, Usage.IDENTITY}, "UsageNotForBots", id="our own HTTPS beside another"),
+        pytest.param({Usage.SSH_USER, Usage.SSH_HOST}, "TooManyUsages", id="two for SSH"),
+        pytest.param({Usage.IDENTITY, Usage.KUBERNETES}, "TooManyUsages", id="two for X.509"),
+        pytest.param({Usage.DATABASE_CLIENT, Usage.DATABASE_SERVER}, "TooManyUsages", id="two by one CA"),
+        pytest.param(set(Usage) - {Usage.IDENTITY_SERVER}, "TooManyUsages", id="all"),
+    ],
+)
+def test_usages_that_no_credential_has(usages: Any, reason: Any) -> None:
     with pytest.raises(Invalid) as caught:
-        profile_of(purpose)
-    assert caught.value.reason == "PurposeNotBuilt"
+        check_usages(frozenset(usages))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "usages",
+    [{Usage.SSH_USER, Usage.IDENTITY}, {Usage.WORKLOAD, Usage.WORKLOAD_TOKEN}, {Usage.SSH_HOST, Usage.WORKLOAD}],
+    ids=str,
+)
+def test_one_of_each_form_is_one_credential(usages: Any) -> None:
+    check_usages(frozenset(usages))
 
 
 def test_profiles_cannot_be_added_to() -> None:
     with pytest.raises(TypeError):
-        PROFILES[Purpose.DATABASE] = IDENTITY  # type: ignore[index]
+        PROFILES[Usage.DATABASE_CLIENT] = IDENTITY  # type: ignore[index]
 
 
 def test_ssh_extensions_hold_nothing_that_opens_more_than_a_session() -> None:

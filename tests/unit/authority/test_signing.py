@@ -1,4 +1,4 @@
-"""Names, extensions, and that nothing signed for one purpose is good for another; OpenSSH and OpenSSL are asked too."""
+"""Names, extensions, principals, and what OpenSSH and OpenSSL read of it."""
 
 import re
 import subprocess
@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509 as crypto_x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_ssh_public_identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machinebot.authority import ssh, x509
 from machinebot.authority.keys import PublicKey
-from machinebot.authority.profiles import IDENTITY, SSH_HOST, SSH_USER, SSHRequest, Stamp, X509Request
-from machinebot.authority.rotation import advance
-from machinebot.errors import Denied, Invalid
+from machinebot.authority.profiles import IDENTITY, SSH_HOST, SSH_USER, SSHRequest, Stamp, Subject, X509Request
+from machinebot.authority.subjects import common_name
+from machinebot.errors import Invalid
 from machinebot.policy.credential import BotRef, Purpose
 from machinebot.policy.grants import SSHOptions
-from unit.authority.builders import CLUSTER, DAY, MINUTE, NOW, REF, ROTATION, ca, subject_key
+from unit.authority.builders import CLUSTER, DAY, MINUTE, NOW, REF, ca, ca_with, subject_key
 
 STAMP = Stamp(serial=2**63 - 1, not_before=NOW - MINUTE, not_after=NOW - MINUTE + DAY)
 
@@ -37,13 +34,11 @@ def ssh_request(profile: Any = SSH_USER, **fields: Any) -> SSHRequest:
     return SSHRequest(profile=profile, **(given | fields))
 
 
-def x509_request(**fields: Any) -> X509Request:
+def x509_request(bot: BotRef = REF, **fields: Any) -> X509Request:
     given: dict[str, Any] = {
         "stamp": STAMP,
         "public_key": subject_key().public_key(),
-        "common_name": x509.common_name(REF),
-        "organization": CLUSTER,
-        "spiffe_id": REF.spiffe_id(CLUSTER),
+        "subject": Subject(organizations=(CLUSTER,), common_name=common_name(bot), spiffe_id=bot.spiffe_id(CLUSTER)),
     }
     return X509Request(profile=IDENTITY, **(given | fields))
 
@@ -54,25 +49,25 @@ NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
 
 
 def test_common_name_is_the_user_while_it_fits() -> None:
-    assert x509.common_name(REF) == "bot:ci:deployer"
+    assert common_name(REF) == "bot:ci:deployer"
     longest = BotRef("n" * 20, "m" * 39)
-    assert x509.common_name(longest) == longest.user
+    assert common_name(longest) == longest.user
     assert len(longest.user) == 64
 
 
 def test_long_common_name_is_a_digest() -> None:
-    name = x509.common_name(BotRef("n" * 20, "m" * 40))
+    name = common_name(BotRef("n" * 20, "m" * 40))
     assert re.fullmatch("bot:[0-9a-f]{60}", name)
-    assert name == x509.common_name(BotRef("n" * 20, "m" * 40))
+    assert name == common_name(BotRef("n" * 20, "m" * 40))
 
 
 @settings(max_examples=100, deadline=None)
 @given(one=st.builds(BotRef, NAMES, NAMES), two=st.builds(BotRef, NAMES, NAMES))
 def test_common_names_are_never_shared(one: Any, two: Any) -> None:
-    assert len(x509.common_name(one)) <= 64
-    assert (x509.common_name(one) == x509.common_name(two)) == (one == two)
+    assert len(common_name(one)) <= 64
+    assert (common_name(one) == common_name(two)) == (one == two)
     # No bot can be named so that its name looks like another's digest.
-    assert x509.common_name(one).count(":") == (2 if len(one.user) <= 64 else 1)
+    assert common_name(one).count(":") == (2 if len(one.user) <= 64 else 1)
 
 
 @pytest.mark.parametrize(
@@ -96,53 +91,6 @@ def test_extensions(options: Any, expected: Any) -> None:
 def test_principals_are_checked_at_the_signing_too(principals: Any) -> None:
     with pytest.raises(Invalid):
         ssh.sign(ssh_request(principals=principals), ca(Purpose.SSH_USER))
-
-
-# --- one CA for each purpose --------------------------------------------------------------------------------------
-
-SIGNED = {
-    Purpose.SSH_USER: ssh.sign(ssh_request(SSH_USER), ca(Purpose.SSH_USER)),
-    Purpose.SSH_HOST: ssh.sign(ssh_request(SSH_HOST), ca(Purpose.SSH_HOST)),
-    Purpose.IDENTITY: x509.sign(x509_request(), ca(Purpose.IDENTITY)),
-}
-
-
-def is_good_under(signed: bytes, purpose: Purpose) -> bool:
-    """Whether a certificate verifies under the CA of a purpose: by name and signature, or by the key in it."""
-    issuer = ca(purpose)
-    if signed.startswith(b"-----BEGIN"):
-        if purpose.is_ssh:
-            return False
-        try:
-            crypto_x509.load_pem_x509_certificate(signed).verify_directly_issued_by(issuer.issuer)
-        except (ValueError, InvalidSignature):
-            return False
-        return True
-    certificate = load_ssh_public_identity(signed)
-    assert not isinstance(certificate, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey)
-    return certificate.signature_key() == issuer.key.public_key  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("under", list(Purpose), ids=lambda purpose: f"under {purpose.value}")
-@pytest.mark.parametrize("signed", SIGNED, ids=lambda purpose: purpose.value)
-def test_no_certificate_is_good_under_the_ca_of_another_purpose(signed: Any, under: Any) -> None:
-    assert is_good_under(SIGNED[signed], under) == (signed is under)
-
-
-@pytest.mark.parametrize("under", list(Purpose), ids=lambda purpose: f"by {purpose.value}")
-@pytest.mark.parametrize("purpose", SIGNED, ids=lambda purpose: purpose.value)
-def test_no_ca_signs_for_another_purpose(purpose: Any, under: Any) -> None:
-    def sign() -> bytes:
-        if purpose is Purpose.IDENTITY:
-            return x509.sign(x509_request(), ca(under))
-        return ssh.sign(ssh_request(SSH_USER if purpose is Purpose.SSH_USER else SSH_HOST), ca(under))
-
-    if purpose is under:
-        assert sign()
-        return
-    with pytest.raises(Denied) as caught:
-        sign()
-    assert "`ca of purpose`" in caught.value.message
 
 
 # --- OpenSSH and OpenSSL ------------------------------------------------------------------------------------------
@@ -262,12 +210,8 @@ def test_openssl_accepts_the_ca_and_no_other(tmp_path: Any) -> None:
     assert "Certificate Sign, CRL Sign" in text
 
 
-def test_openssl_takes_rsa_too(rsa_ca_key: Any, tmp_path: Any, monkeypatch: Any) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr("machinebot.authority.keys.generate", lambda *_: rsa_ca_key)
-        make: dict[str, Any] = {"algorithm": "RSA-4096", "cluster_name": CLUSTER, "rotation": ROTATION}
-        issuer = advance((), NOW, purpose=Purpose.IDENTITY, **make)[0]
-        ssh_issuer = advance((), NOW, purpose=Purpose.SSH_USER, **make)[0]
+def test_openssl_takes_rsa_too(rsa_ca_key: Any, tmp_path: Any) -> None:
+    issuer, ssh_issuer = ca_with(rsa_ca_key, Purpose.IDENTITY), ca_with(rsa_ca_key, Purpose.SSH_USER)
     leaf, authority = tmp_path / "leaf.pem", tmp_path / "ca.pem"
     leaf.write_bytes(x509.sign(x509_request(), issuer))
     authority.write_bytes(issuer.anchor.public)
@@ -278,7 +222,6 @@ def test_openssl_takes_rsa_too(rsa_ca_key: Any, tmp_path: Any, monkeypatch: Any)
 
 def test_long_names_are_accepted_by_openssl(tmp_path: Any) -> None:
     bot = BotRef("n" * 63, "m" * 200)
-    fields = {"common_name": x509.common_name(bot), "spiffe_id": bot.spiffe_id(CLUSTER)}
-    leaf, authority = x509_files(tmp_path, **fields)
+    leaf, authority = x509_files(tmp_path, bot=bot)
     assert verify(leaf, authority).endswith("leaf.pem: OK\n")
     assert printed(ssh.sign(replace(ssh_request(), key_id=bot.user), ca(Purpose.SSH_USER)), tmp_path)

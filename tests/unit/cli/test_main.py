@@ -73,6 +73,11 @@ def started(monkeypatch: pytest.MonkeyPatch, _logging_as_before: None) -> list[O
         pytest.param(["--listen", "localhost"], "--listen as 0.0.0.0:8080", id="no number"),
         pytest.param(["--listen", ":-1"], "--listen as 0.0.0.0:8080", id="a port below zero"),
         pytest.param(["--listen", ":65536"], "--listen as 0.0.0.0:8080", id="a port too high"),
+        pytest.param(["--listen-https", "8443:"], "--listen-https as 0.0.0.0:8443", id="no HTTPS port"),
+        pytest.param(["--tls-cert", "tls.crt"], "--tls-cert and --tls-key together", id="a certificate without a key"),
+        pytest.param(["--tls-key", "tls.key"], "--tls-cert and --tls-key together", id="a key without a certificate"),
+        pytest.param(["--url", "http://id.example.test"], "--url as https://id.example.test", id="an address without TLS"),
+        pytest.param(["--url", "https://id.example.test/"], "--url as https://id.example.test", id="a slash at the end"),
         pytest.param(["--log-format", "xml"], "--log-format as json or console", id="format"),
         pytest.param(["--log-level", "loud"], "--log-level as debug, info, warning or error", id="level"),
         pytest.param(["--workers", "0"], "'--workers'", id="no workers"),
@@ -114,6 +119,14 @@ def test_a_replica_without_a_name_is_called_like_its_machine(started: list[Opera
         pytest.param(["--listen", ":9090"], {"listen_host": "0.0.0.0", "listen_port": 9090}, id="a port alone"),  # noqa: S104 - the default
         pytest.param(["--listen", "9090"], {"listen_host": "0.0.0.0", "listen_port": 9090}, id="without a colon"),  # noqa: S104 - the default
         pytest.param(["--listen", "[::]:9090"], {"listen_host": "::", "listen_port": 9090}, id="IPv6"),
+        pytest.param(["--listen-https", "127.0.0.1:0"], {"https_host": "127.0.0.1", "https_port": 0}, id="HTTPS"),
+        pytest.param(
+            ["--tls-cert", "a", "--tls-key", "b"], {"tls_certificate": Path("a"), "tls_private_key": Path("b")}, id="files"
+        ),
+        pytest.param(
+            ["--service", "id"], {"service_url": "https://id.system.svc", "service_host": "id.system.svc"}, id="Service"
+        ),
+        pytest.param(["--url", "https://id.test:8443"], {"service_host": "id.test", "service": "machinebot"}, id="address"),
         pytest.param(["--watch-namespaces", "ci,prod"], {"watch_namespaces": ("ci", "prod")}, id="namespaces"),
         pytest.param(["--watch-namespaces", " ci, ,prod ,"], {"watch_namespaces": ("ci", "prod")}, id="with blanks"),
         pytest.param(["--watch-namespaces", ""], {"watch_namespaces": ()}, id="all namespaces"),

@@ -8,7 +8,7 @@ import pytest
 from machinebot.controller.fence import FencedClient
 from machinebot.errors import LeadershipLost
 from machinebot.kube.client import Json, KubeClient, Page
-from machinebot.kube.resources import OUTPUTS, SECRETS
+from machinebot.kube.resources import DEPLOYMENTS, OUTPUTS, SECRETS
 
 
 class Recorder:
@@ -40,6 +40,7 @@ WRITES: dict[str, tuple[Call, tuple[Any, ...], dict[str, Any]]] = {
         {"name": "sa", "subresource": "token"},
     ),
     "replace": (lambda client: client.replace(SECRETS, "ci", "x", BODY), (SECRETS, "ci", "x", BODY), {}),
+    "patch": (lambda client: client.patch(DEPLOYMENTS, "ci", "x", BODY), (DEPLOYMENTS, "ci", "x", BODY), {}),
     "patch_status": (lambda client: client.patch_status(OUTPUTS, "ci", "x", BODY), (OUTPUTS, "ci", "x", BODY), {}),
     "delete": (
         lambda client: client.delete(SECRETS, "ci", "x", uid="u", resource_version="7"),

@@ -13,7 +13,7 @@ from aiohttp import web
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, NotFound, Unavailable
 from machinebot.kube import client as client_module
 from machinebot.kube.client import ApiServer, Page, load_configuration
-from machinebot.kube.resources import EVENTS, OUTPUTS, ROLES, SECRETS, SERVICE_ACCOUNTS, TOKEN_REVIEWS, Resource
+from machinebot.kube.resources import DEPLOYMENTS, EVENTS, OUTPUTS, ROLES, SECRETS, SERVICE_ACCOUNTS, TOKEN_REVIEWS, Resource
 from unit.kube.server import Clients, Server
 
 BODY = {"metadata": {"name": "x"}}
@@ -33,10 +33,16 @@ CALLS: dict[str, Call] = {
     "create": lambda client: client.create(SECRETS, "ci", BODY),
     "update": lambda client: client.replace(SECRETS, "ci", "x", BODY),
     "patch": lambda client: client.patch_status(OUTPUTS, "ci", "x", BODY),
+    "patch of an object": lambda client: client.patch(DEPLOYMENTS, "ci", "x", BODY),
     "delete": lambda client: client.delete(SECRETS, "ci", "x", uid="u", resource_version="7"),
     "list": page_through,
     "watch": drain,
 }
+
+
+RESOURCES = {"patch": "machineoutputs", "patch of an object": "deployments"}
+VERBS = {"patch of an object": "patch"}
+"""What metrics say of these calls, where that is not the plain name and Secrets."""
 
 
 def status(reason: str, message: str = "words of the API server", **details: object) -> dict[str, Any]:
@@ -59,6 +65,7 @@ async def error_of(call: Awaitable[Any]) -> MachinebotError:
         ("create", "POST", "/api/v1/namespaces/ci/secrets", BODY),
         ("update", "PUT", "/api/v1/namespaces/ci/secrets/x", BODY),
         ("patch", "PATCH", "/apis/machinebot.dev/v1alpha1/namespaces/ci/machineoutputs/x/status", BODY),
+        ("patch of an object", "PATCH", "/apis/apps/v1/namespaces/ci/deployments/x", BODY),
         (
             "delete",
             "DELETE",
@@ -78,10 +85,9 @@ async def test_each_verb(server: Server, clients: Clients, name: str, method: st
     assert seen.headers["Authorization"] == "Bearer t0ken"
     assert seen.headers["User-Agent"] == "machinebot"
     assert seen.headers["Accept"] == "application/json"
-    expected = "application/merge-patch+json" if name == "patch" else "application/json"
+    expected = "application/merge-patch+json" if name.startswith("patch") else "application/json"
     assert seen.headers["Content-Type"] == expected
-    resource = "machineoutputs" if name == "patch" else "secrets"
-    assert clients.requests(name, resource, 200) == 1
+    assert clients.requests(VERBS.get(name, name), RESOURCES.get(name, "secrets"), 200) == 1
 
 
 async def test_without_a_token_none_is_sent(server: Server, client: ApiServer) -> None:
@@ -175,7 +181,7 @@ async def test_an_error_becomes_one_of_ours(
     assert clients.requests(name, "secrets", code) == 1
 
 
-@pytest.mark.parametrize("name", ["update", "patch"])
+@pytest.mark.parametrize("name", ["update", "patch", "patch of an object"])
 async def test_what_is_gone_cannot_be_changed(server: Server, client: ApiServer, name: str) -> None:
     server.answer(404, status("NotFound"))
     assert type(await error_of(CALLS[name](client))) is NotFound
@@ -277,7 +283,7 @@ async def test_a_refused_connection(clients: Clients, name: str) -> None:
         error = await error_of(CALLS[name](clients.client(url)))
     assert type(error) is Unavailable
     assert error.reason == "ApiServerAway"
-    assert clients.requests(name, "machineoutputs" if name == "patch" else "secrets", 0) == 1
+    assert clients.requests(VERBS.get(name, name), RESOURCES.get(name, "secrets"), 0) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "watch"])

@@ -1,6 +1,7 @@
 """Secrets, ServiceAccounts and tokens as they stand in the API server."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ STORED = StoredSecret(
     owner_uid="output-1",
     managed=True,
     deleting=False,
+    type="Opaque",
     labels={**LABEL, "team": "a"},
     annotations={"note": "old", "theirs": "kept"},
     data=DATA,
@@ -131,6 +133,30 @@ async def test_a_secret_without_an_owner() -> None:
     secrets, script = store(body())
     await secrets.create("ci", "web", DATA, labels={}, annotations={}, owner=None)
     assert "ownerReferences" not in script.calls[0][3]["metadata"]
+
+
+@pytest.mark.parametrize("kind", ["Opaque", "kubernetes.io/tls"])
+async def test_a_secret_is_made_with_the_type_asked_for(kind: str) -> None:
+    secrets, script = store({**body(), "type": kind})
+    made = await secrets.create("ci", "web", DATA, labels={}, annotations={}, owner=OWNER, kind=kind)
+    assert made.type == script.calls[0][3]["type"] == kind
+
+
+@pytest.mark.parametrize("kind", ["Opaque", "kubernetes.io/tls"])
+async def test_a_secret_is_never_replaced_with_the_type_that_somebody_else_gave_it(kind: str) -> None:
+    """The API server then refuses, since a type cannot be changed; see `resources.output.SecretTemplate.type`."""
+    secrets, script = store({**body(), "type": kind})
+    foreign = replace(STORED, type="kubernetes.io/service-account-token")
+    await secrets.replace(foreign, DATA, labels={}, annotations={}, owner=OWNER, kind=kind)
+    assert script.calls[0][4]["type"] == kind
+
+
+@pytest.mark.parametrize(("fields", "kind"), [({}, "Opaque"), ({"type": "kubernetes.io/tls"}, "kubernetes.io/tls")])
+async def test_the_type_of_a_secret_is_read(fields: Json, kind: str) -> None:
+    secrets, _ = store({**body(), **fields})
+    found = await secrets.read("ci", "web")
+    assert found is not None
+    assert found.type == kind
 
 
 async def test_nobody_takes_our_label_off() -> None:

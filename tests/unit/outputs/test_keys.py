@@ -1,6 +1,9 @@
 """Private keys: fresh, in every form that is needed, and never printed."""
 
+from typing import get_args
+
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -10,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from machinebot.outputs.keys import generate
+from machinebot.outputs.keys import SLOW, generate
 from machinebot.resources.output import PrivateKeyAlgorithm
 
-ALGORITHMS: tuple[PrivateKeyAlgorithm, ...] = ("ECDSA-P256", "ECDSA-P384", "Ed25519")
+ALGORITHMS: tuple[PrivateKeyAlgorithm, ...] = get_args(PrivateKeyAlgorithm)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -31,10 +34,24 @@ def test_all_forms_are_of_one_key(algorithm: PrivateKeyAlgorithm) -> None:
 
 @pytest.mark.parametrize(
     ("algorithm", "prefix"),
-    [("ECDSA-P256", b"ecdsa-sha2-nistp256 "), ("ECDSA-P384", b"ecdsa-sha2-nistp384 "), ("Ed25519", b"ssh-ed25519 ")],
+    [
+        ("ECDSA-P256", b"ecdsa-sha2-nistp256 "),
+        ("ECDSA-P384", b"ecdsa-sha2-nistp384 "),
+        ("Ed25519", b"ssh-ed25519 "),
+        ("RSA-2048", b"ssh-rsa "),
+        ("RSA-4096", b"ssh-rsa "),
+    ],
 )
 def test_the_algorithm_is_the_one_asked_for(algorithm: PrivateKeyAlgorithm, prefix: bytes) -> None:
     assert generate(algorithm).authorized_key.startswith(prefix)
+
+
+@pytest.mark.parametrize("algorithm", sorted(SLOW))
+def test_an_rsa_key_has_the_bits_of_its_name(algorithm: PrivateKeyAlgorithm) -> None:
+    public = load_der_public_key(generate(algorithm).spki)
+    assert isinstance(public, rsa.RSAPublicKey)
+    assert f"RSA-{public.key_size}" == algorithm
+    assert public.public_numbers().e == 65537
 
 
 def test_every_key_is_new() -> None:

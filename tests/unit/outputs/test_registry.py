@@ -1,6 +1,5 @@
 """Finding the types of output, and reading a MachineOutput."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,8 @@ import pytest
 import yaml
 
 from machinebot.errors import Invalid
-from machinebot.outputs.base import Material, OutputType
-from machinebot.outputs.keys import generate
 from machinebot.outputs.registry import OUTPUT_TYPES, one_type_message, parse_output, schema_model
-from machinebot.policy.credential import AnchorState, Issued, Purpose, TrustAnchor, TrustBundle
-from machinebot.policy.grants import Grant, SSHOptions
-from machinebot.policy.lifetimes import Lifetime
+from unit.outputs.builders import SPECS, body
 
 GOOD = Path(__file__).parents[2] / "integration" / "data" / "crds" / "good"
 EXAMPLES = [
@@ -21,42 +16,6 @@ EXAMPLES = [
     for path in sorted(GOOD.glob("output-*.yaml"))
     for document in yaml.safe_load_all(path.read_text())
 ]
-
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-SETTINGS: dict[str, dict[str, Any]] = {"identity": {"knownHosts": ["*.lan"]}, "sshHost": {"principals": ["web-1.example.test"]}}
-
-
-def body(spec: dict[str, Any]) -> dict[str, Any]:
-    return {"metadata": {"name": "deploy-key", "namespace": "ci", "uid": "1"}, "spec": {"bot": "deployer", **spec}}
-
-
-def material() -> Material:
-    anchors = tuple(
-        TrustAnchor(
-            purpose=purpose,
-            id="1",
-            state=AnchorState.ACTIVE,
-            public=f"the {purpose} authority".encode(),
-            fingerprint="abc",
-            not_after=BEGIN + timedelta(days=90),
-        )
-        for purpose in Purpose
-    )
-    options = SSHOptions(forward_agent=False, port_forwarding=True, permit_pty=True, source_addresses=())
-    return Material(
-        key=generate("Ed25519"),
-        issued=Issued(
-            serial=1,
-            not_before=BEGIN,
-            not_after=BEGIN + timedelta(hours=24),
-            ssh_certificate=b"an SSH certificate",
-            x509_certificate=b"an X.509 certificate",
-            authorities=dict.fromkeys(Purpose, "1"),
-            grant=Grant(roles=("access",), logins=(), host_principals=(), denied_host_principals=(), ssh=options, limits=()),
-            lifetime=Lifetime(length=timedelta(hours=24), reduced_by=None),
-        ),
-        trust=TrustBundle(cluster_name="example.test", anchors=anchors),
-    )
 
 
 @pytest.mark.parametrize("document", EXAMPLES)
@@ -79,7 +38,7 @@ def test_a_type_may_have_no_settings() -> None:
 
 
 def test_the_secret_is_named_like_the_output_unless_it_says_otherwise() -> None:
-    assert parse_output(body({"identity": {}})).secret_name == "deploy-key"
+    assert parse_output(body({"identity": {}})).secret_name == "out"
     assert parse_output(body({"identity": {}, "secret": {"name": "other"}})).secret_name == "other"
 
 
@@ -88,16 +47,19 @@ def test_the_secret_is_named_like_the_output_unless_it_says_otherwise() -> None:
     [
         {},
         {"identity": None},
-        {"kubernetes": {}},
+        {"desktop": {}},
         {"identity": {}, "sshHost": {"principals": ["web-1.example.test"]}},
+        {"application": {}, "jwtSVID": {"audiences": ["vault"]}},
     ],
-    ids=["none", "null", "unknown", "two"],
+    ids=["none", "null", "unknown", "two", "two others"],
 )
 def test_anything_but_one_type_is_refused_with_the_types(spec: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refusal:
         parse_output(body(spec))
     assert refusal.value.reason == "InvalidSpec"
-    assert refusal.value.message == "exactly one type of output must be set: identity, sshHost"
+    assert refusal.value.message == (
+        "exactly one type of output must be set: application, database, identity, jwtSVID, kubernetes, sshHost, x509SVID"
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,11 +70,31 @@ def test_anything_but_one_type_is_refused_with_the_types(spec: dict[str, Any]) -
         ({"sshHost": {"principals": ["web-1", "*.example.test"]}}, "principals.1"),
         ({"sshHost": {"principals": ["web-1\nweb-2"]}}, "principals.0"),
         ({"identity": {"knownHosts": ["a,b"]}}, "knownHosts.0"),
+        ({"identity": {"mountPath": "id"}}, "mountPath"),
+        ({"identity": {"mountPath": "/id\n  ProxyCommand sh"}}, "mountPath"),
+        ({"database": {"format": "oracle", "user": "app"}}, "format"),
+        ({"database": {"user": "a b"}}, "user"),
+        ({"database": {"user": "app,CN=root"}}, "user"),
+        ({"database": {"server": True, "dnsNames": ["*.data.svc"]}}, "dnsNames.0"),
+        ({"kubernetes": {"server": "http://api.example.test"}}, "server"),
+        ({"kubernetes": {"server": "https://api.example.test\n"}}, "server"),
+        ({"kubernetes": {"certificateAuthority": "TUlJ"}}, "certificateAuthority"),
+        ({"kubernetes": {"user": "a\nb"}}, "user"),
+        ({"x509SVID": {"path": "ns/ci"}}, "path"),
+        ({"x509SVID": {"keys": {"svid": "a/b"}}}, "keys.svid"),
+        ({"jwtSVID": {"audiences": []}}, "audiences"),
+        ({"jwtSVID": {"audiences": ["*"]}}, "audiences.0"),
         ({"identity": {}, "bot": "other/bot"}, "bot"),
         ({"identity": {}, "credentialTTL": "1d"}, "credentialTTL"),
         ({"identity": {}, "renewBeforePercentage": 95}, "renewBeforePercentage"),
         ({"identity": {}, "privateKey": {"algorithm": "RSA-1024"}}, "privateKey.algorithm"),
         ({"identity": {}, "secret": {"name": "other/secret"}}, "secret.name"),
+        ({"identity": {}, "secret": {"type": "kubernetes.io/service-account-token"}}, "secret.type"),
+        ({"identity": {}, "secret": {"keys": {"tls.crt": "a/b"}}}, "secret.keys.tls.crt"),
+        ({"identity": {}, "secret": {"keys": {"tls.crt": "..data"}}}, "secret.keys.tls.crt"),
+        ({"identity": {}, "secret": {"keys": {"tls.crt": "."}}}, "secret.keys.tls.crt"),
+        ({"identity": {}, "keystores": {"pkcs12": {"passwordSecretRef": {}}}}, "keystores.pkcs12.passwordSecretRef.name"),
+        ({"identity": {}, "rolloutRestart": [{"kind": "Pod", "name": "web"}]}, "rolloutRestart.0.kind"),
     ],
 )
 def test_bad_settings_are_refused_with_the_field(spec: dict[str, Any], field: str) -> None:
@@ -122,38 +104,51 @@ def test_bad_settings_are_refused_with_the_field(spec: dict[str, Any], field: st
     assert refusal.value.message.startswith(f"{field}: ")
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"jwtSVID": {"audiences": ["vault"]}, "keystores": {}},
+            "an output of the type jwtSVID holds no X.509 certificate: leave keystores out",
+        ),
+        (
+            {"sshHost": {"principals": ["web-1"]}, "keystores": {"pkcs12": {}}},
+            "an output of the type sshHost holds no X.509 certificate: leave keystores out",
+        ),
+    ],
+    ids=["jwtSVID", "sshHost"],
+)
+def test_what_a_type_has_no_room_for_is_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        parse_output(body(spec))
+    assert (refusal.value.reason, refusal.value.message) == ("InvalidSpec", message)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"svid": "a", "key": "a"},
+        {"svid": "svid_bundle.pem"},
+        {"svid": "svid_key.pem", "key": "svid.pem", "bundle": "svid.pem"},
+    ],
+    ids=["two", "onto a default", "two of three"],
+)
+def test_the_keys_in_the_settings_of_an_svid_must_differ(keys: dict[str, str]) -> None:
+    """One would overwrite the other."""
+    with pytest.raises(Invalid, match=r"^InvalidSpec: keys: .*need three names"):
+        parse_output(body({"x509SVID": {"keys": keys}}))
+    assert parse_output(body({"x509SVID": {"keys": {"svid": "svid_key.pem", "key": "svid.pem"}}}))
+
+
+def test_the_default_algorithm_is_no_wish_where_there_is_no_private_key() -> None:
+    """The models fill it in; the schema refuses privateKey where a person writes it."""
+    assert parse_output(body(SPECS["jwtSVID"])).spec.private_key.algorithm == "ECDSA-P256"
+
+
 @pytest.mark.parametrize("broken", [{}, {"spec": None}, {"metadata": None, "spec": {"bot": "b", "identity": {}}}])
 def test_a_broken_object_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         parse_output(broken)
-
-
-@pytest.mark.parametrize("output", OUTPUT_TYPES.values(), ids=lambda output: output.name)
-def test_the_content_has_exactly_the_keys_of_its_type(output: OutputType[Any]) -> None:
-    settings = output.settings.model_validate(SETTINGS[output.name])
-    content = output.render(settings, material())
-    assert content.keys() == output.keys
-    assert all(content.values()), "no key is empty"
-
-
-@pytest.mark.parametrize("output", OUTPUT_TYPES.values(), ids=lambda output: output.name)
-def test_a_type_names_the_keys_that_matter(output: OutputType[Any]) -> None:
-    assert output.private_key in output.keys
-    assert output.certificates
-    assert set(output.certificates) <= output.keys - {output.private_key}
-
-
-@pytest.mark.parametrize("output", OUTPUT_TYPES.values(), ids=lambda output: output.name)
-def test_a_type_asks_for_something(output: OutputType[Any]) -> None:
-    assert output.ask(output.settings.model_validate(SETTINGS[output.name])).purposes
-
-
-def test_known_hosts_trusts_the_host_ca_for_the_cluster_and_what_was_asked_for_once() -> None:
-    output = OUTPUT_TYPES["identity"]
-    settings = output.settings.model_validate({"knownHosts": ["*.lan", "example.test"]})
-    assert output.render(settings, material())["known_hosts"] == (
-        b"@cert-authority example.test,*.example.test,*.lan the ssh-host authority\n"
-    )
 
 
 def test_every_type_is_a_field_of_the_schema_and_in_the_message() -> None:
@@ -161,3 +156,7 @@ def test_every_type_is_a_field_of_the_schema_and_in_the_message() -> None:
     for name in OUTPUT_TYPES:
         assert name in fields
         assert name in one_type_message()
+
+
+def test_the_tables_of_these_tests_have_every_type() -> None:
+    assert {parse_output(body(spec)).type.name for spec in SPECS.values()} == set(OUTPUT_TYPES)

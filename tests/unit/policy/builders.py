@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from machinebot.policy.grants import Grant, grant
+from machinebot.policy.names import NameKind
 from machinebot.resources.authority import MachineAuthoritySpec
 from machinebot.resources.bot import MachineBotSpec
 from machinebot.resources.role import MachineRole
@@ -40,13 +41,31 @@ def role(
     namespaces: Iterable[str] = ("ci",),
     **options: Any,
 ) -> MachineRole:
+    return giving(
+        name,
+        {NameKind.LOGINS: logins, NameKind.HOST_PRINCIPALS: hosts},
+        {NameKind.LOGINS: deny, NameKind.HOST_PRINCIPALS: deny_hosts},
+        namespaces=namespaces,
+        **options,
+    )
+
+
+def giving(
+    name: str,
+    allow: Mapping[NameKind, Iterable[str]] | None = None,
+    deny: Mapping[NameKind, Iterable[str]] | None = None,
+    *,
+    namespaces: Iterable[str] = ("ci",),
+    **options: Any,
+) -> MachineRole:
+    """A role with names of any kind."""
     return MachineRole.model_validate(
         {
             "metadata": {"name": name, "uid": f"role-{name}"},
             "spec": {
                 "namespaces": list(namespaces),
-                "allow": {"logins": list(logins), "hostPrincipals": list(hosts)},
-                "deny": {"logins": list(deny), "hostPrincipals": list(deny_hosts)},
+                "allow": {kind.value: list(names) for kind, names in (allow or {}).items()},
+                "deny": {kind.value: list(names) for kind, names in (deny or {}).items()},
                 "options": options,
             },
         }

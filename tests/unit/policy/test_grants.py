@@ -8,24 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machinebot.errors import Denied, Invalid, MachinebotError
+from machinebot.policy.choices import choose
 from machinebot.policy.globs import matches_any
-from machinebot.policy.grants import (
-    INTERNAL_TRAITS,
-    MAX_EXPANDED,
-    MAX_NAMES,
-    MAX_WARNINGS,
-    Grant,
-    Origin,
-    SSHOptions,
-    check_role,
-    check_roles,
-    expand,
-    host_principals,
-    select_roles,
-    traits_of,
-    warnings,
-)
+from machinebot.policy.grants import MAX_NAMES, MAX_WARNINGS, Grant, SSHOptions, check_role, check_roles, select_roles, warnings
 from machinebot.policy.lifetimes import Limit
+from machinebot.policy.names import NameKind
+from machinebot.policy.templates import INTERNAL_TRAITS, MAX_EXPANDED, Origin, expand, traits_of
 from machinebot.resources.bot import MachineBotSpec
 from machinebot.resources.role import MachineRole
 from unit.policy.builders import DAY, HOUR, TEMPLATE, authority, bot, by_name, granted, role, unchecked_bot
@@ -129,7 +117,7 @@ def test_wildcards_and_templates_in_a_trait_are_refused(value: str, pattern: str
 
 def test_a_hostile_value_in_a_trait_that_no_role_names_harms_nobody() -> None:
     spec = unchecked_bot("access", logins=["deploy"], traits={"x": ["*"]})
-    assert granted(role("access", TEMPLATE), bot_spec=spec).login_names == ("deploy",)
+    assert granted(role("access", TEMPLATE), bot_spec=spec).plain(NameKind.LOGINS) == ("deploy",)
 
 
 @pytest.mark.parametrize("where", ["deny", "hosts", "deny_hosts"])
@@ -198,7 +186,9 @@ def test_a_role_that_a_bot_cannot_use_is_refused(refused: MachineRole, reason: s
 
 @pytest.mark.parametrize(("refused", "_reason", "_way_out"), REFUSED_ROLES)
 def test_a_role_that_an_output_does_not_carry_does_not_stop_it(refused: MachineRole, _reason: str, _way_out: str) -> None:
-    assert granted(refused, role("plain", "deploy"), bot_spec=bot("plain", "access"), wanted=["plain"]).login_names == ("deploy",)
+    assert granted(refused, role("plain", "deploy"), bot_spec=bot("plain", "access"), wanted=["plain"]).plain(
+        NameKind.LOGINS
+    ) == ("deploy",)
 
 
 @pytest.mark.parametrize(
@@ -223,13 +213,13 @@ def test_the_whole_cluster_can_refuse_bots(fields: dict[str, Any], reason: str, 
 @pytest.mark.parametrize("mode", ["off", "optional", "required-for-humans"])
 def test_other_device_trust_lets_bots_pass(mode: str) -> None:
     spec = authority(deviceTrustMode=mode)
-    assert granted(role("access", "deploy", deviceTrustMode=mode), authority_spec=spec).login_names == ("deploy",)
+    assert granted(role("access", "deploy", deviceTrustMode=mode), authority_spec=spec).plain(NameKind.LOGINS) == ("deploy",)
     check_roles("ci", bot("access"), by_name(role("access", deviceTrustMode=mode)), spec)
 
 
 @pytest.mark.parametrize("namespaces", [["ci"], ["*"], ["c?"], ["prod", "ci"], ["c*", "ci"]], ids=str)
 def test_namespaces_take_globs(namespaces: list[str]) -> None:
-    assert granted(role("access", "deploy", namespaces=namespaces)).login_names == ("deploy",)
+    assert granted(role("access", "deploy", namespaces=namespaces)).plain(NameKind.LOGINS) == ("deploy",)
 
 
 # --- logins -------------------------------------------------------------------------------------------------------
@@ -238,28 +228,28 @@ def test_namespaces_take_globs(namespaces: list[str]) -> None:
 def test_each_login_says_where_it_came_from() -> None:
     spec = bot("a", "b", logins=["deploy"], traits={"team": ["web"]})
     grant = granted(role("a", TEMPLATE, "svc-{{ external.team }}", "static"), role("b", "deploy", "static"), bot_spec=spec)
-    assert grant.logins == (
+    assert grant.of(NameKind.LOGINS) == (
         Origin("deploy", "a", "logins"),
         Origin("deploy", "b"),
         Origin("static", "a"),
         Origin("static", "b"),
         Origin("svc-web", "a", "team"),
     )
-    assert grant.login_names == ("deploy", "static", "svc-web")
+    assert grant.plain(NameKind.LOGINS) == ("deploy", "static", "svc-web")
     assert grant.roles == ("a", "b")
 
 
 def test_a_logins_trait_reaches_only_roles_that_name_it() -> None:
     spec = bot("access", "static", logins=["deploy"])
     roles = (role("access", TEMPLATE), role("static", "backup"))
-    assert granted(*roles, bot_spec=spec, wanted=["static"]).login_names == ("backup",)
-    assert granted(*roles, bot_spec=spec, wanted=["access"]).login_names == ("deploy",)
-    assert {each.role for each in granted(*roles, bot_spec=spec).logins if each.name == "deploy"} == {"access"}
+    assert granted(*roles, bot_spec=spec, wanted=["static"]).plain(NameKind.LOGINS) == ("backup",)
+    assert granted(*roles, bot_spec=spec, wanted=["access"]).plain(NameKind.LOGINS) == ("deploy",)
+    assert {each.role for each in granted(*roles, bot_spec=spec).of(NameKind.LOGINS) if each.name == "deploy"} == {"access"}
 
 
 def test_a_role_without_logins_gives_none() -> None:
-    assert granted(role("access")).logins == ()
-    assert granted(role("access", TEMPLATE)).logins == ()
+    assert granted(role("access")).of(NameKind.LOGINS) == ()
+    assert granted(role("access", TEMPLATE)).of(NameKind.LOGINS) == ()
 
 
 @pytest.mark.parametrize(
@@ -280,12 +270,12 @@ def test_a_role_without_logins_gives_none() -> None:
 )
 def test_deny_wins(roles: list[MachineRole], expected: tuple[str, ...]) -> None:
     spec = bot(*(each.metadata.name for each in roles), logins=["deploy", "web"], traits={"team": ["a", "b"]})
-    assert granted(*roles, bot_spec=spec).login_names == expected
+    assert granted(*roles, bot_spec=spec).plain(NameKind.LOGINS) == expected
 
 
 def test_a_deny_of_a_role_that_is_not_chosen_does_not_count() -> None:
     roles = (role("a", "root"), role("b", deny=["root"]))
-    assert granted(*roles, wanted=["a"]).login_names == ("root",)
+    assert granted(*roles, wanted=["a"]).plain(NameKind.LOGINS) == ("root",)
 
 
 @pytest.mark.parametrize(
@@ -324,12 +314,12 @@ def test_a_login_that_a_role_states_wrongly_names_the_role_alone() -> None:
 
 def test_a_denied_login_is_not_looked_at_further() -> None:
     spec = unchecked_bot("access", logins=["a b", "web"])
-    assert granted(role("access", TEMPLATE, deny=["a?b"]), bot_spec=spec).login_names == ("web",)
+    assert granted(role("access", TEMPLATE, deny=["a?b"]), bot_spec=spec).plain(NameKind.LOGINS) == ("web",)
 
 
 @pytest.mark.parametrize("login", ["root", "a", "_svc", "web-1", "j.doe", "j@example.test", "host$", "DOM\\user", "a" * 64])
 def test_accounts_of_all_systems(login: str) -> None:
-    assert granted(role("access", TEMPLATE), bot_spec=unchecked_bot("access", logins=[login])).login_names == (login,)
+    assert granted(role("access", TEMPLATE), bot_spec=unchecked_bot("access", logins=[login])).plain(NameKind.LOGINS) == (login,)
 
 
 def many(count: int) -> MachineBotSpec:
@@ -339,8 +329,8 @@ def many(count: int) -> MachineBotSpec:
 def test_a_credential_holds_so_many_logins_and_no_more() -> None:
     roles = (role("a", TEMPLATE), role("b", TEMPLATE))
     grant = granted(*roles, bot_spec=many(MAX_NAMES))
-    assert len(grant.login_names) == MAX_NAMES
-    assert len(grant.logins) == 2 * MAX_NAMES
+    assert len(grant.plain(NameKind.LOGINS)) == MAX_NAMES
+    assert len(grant.of(NameKind.LOGINS)) == 2 * MAX_NAMES
     message = refusal(Invalid, "TooManyLogins", granted, *roles, bot_spec=many(MAX_NAMES + 1))
     assert "'a', 'b'" in message
     assert "several outputs" in message
@@ -491,6 +481,12 @@ def test_a_good_role_passes() -> None:
 
 # --- host principals ----------------------------------------------------------------------------------------------
 
+
+def chosen(wanted: Sequence[str], given: Grant, kind: NameKind = NameKind.HOST_PRINCIPALS) -> tuple[Origin, ...]:
+    """The names asked for, where there is no role but those of the grant."""
+    return choose(kind, wanted, given, namespace="ci", bot=bot(*given.roles), roles={})
+
+
 HOSTS = granted(
     role("edge", hosts=["*.edge.test", "{{ external.host }}"], deny_hosts=["secret.*", "{{ external.bad }}"]),
     role("node", hosts=["*.node.test", "web-?", "a.edge.test"]),
@@ -510,7 +506,7 @@ HOSTS = granted(
     ],
 )
 def test_host_principals(wanted: list[str], expected: list[Origin]) -> None:
-    assert list(host_principals(wanted, HOSTS)) == expected
+    assert list(chosen(wanted, HOSTS)) == expected
 
 
 @pytest.mark.parametrize(
@@ -529,7 +525,7 @@ def test_host_principals(wanted: list[str], expected: list[Origin]) -> None:
     ],
 )
 def test_a_host_principal_that_is_refused_by_rule(wanted: str, reason: str) -> None:
-    message = refusal(Denied, reason, host_principals, ["a.node.test", wanted], HOSTS)
+    message = refusal(Denied, reason, chosen, ["a.node.test", wanted], HOSTS)
     assert repr(wanted) in message
     assert "'edge', 'node'" in message
 
@@ -557,17 +553,13 @@ def test_a_host_principal_that_is_refused_by_rule(wanted: str, reason: str) -> N
 )
 def test_what_is_no_host_name_is_refused(wanted: str) -> None:
     free = granted(role("access", hosts=["*"]))
-    message = refusal(Invalid, "InvalidPrincipal", host_principals, [wanted], free)
+    message = refusal(Invalid, "InvalidPrincipal", chosen, [wanted], free)
     assert "web-1.node.example.test" in message
-
-
-def test_a_host_certificate_needs_a_name() -> None:
-    assert "sshHost.principals" in refusal(Invalid, "NoPrincipals", host_principals, [], HOSTS)
 
 
 @pytest.mark.parametrize("name", ["web-1", "192.0.2.1", "2001:db8::1", "a_b.test", "A.test", "x"])
 def test_host_names_and_addresses(name: str) -> None:
-    assert host_principals([name], granted(role("access", hosts=["*"]))) == (Origin(name, "access"),)
+    assert chosen([name], granted(role("access", hosts=["*"]))) == (Origin(name, "access"),)
 
 
 # --- warnings -----------------------------------------------------------------------------------------------------
@@ -656,8 +648,8 @@ def test_a_grant_is_what_the_chosen_roles_allow_without_what_they_deny(
     denied = {origin.name for each in chosen for origin in expand(each.spec.deny.logins, each.metadata.name, traits_of(spec))}
     allowed = set().union(*(allowed_by(each, spec) for each in chosen))
     assert grant.roles == tuple(sorted(each.metadata.name for each in chosen))
-    assert set(grant.login_names) == {name for name in allowed if not matches_any(denied, name)}
-    for origin in grant.logins:
+    assert set(grant.plain(NameKind.LOGINS)) == {name for name in allowed if not matches_any(denied, name)}
+    for origin in grant.of(NameKind.LOGINS):
         assert origin.role in grant.roles
         assert origin.name in allowed_by(roles[origin.role], spec)
         if origin.trait == "logins":
@@ -685,10 +677,10 @@ def test_whatever_the_author_of_a_bot_writes_a_name_is_an_account_or_refused(val
     spec = unchecked_bot("access", traits={"logins": values, "host": [host]})
     try:
         grant = granted(role("access", TEMPLATE, hosts=["{{ external.host }}"], deny=["root"]), bot_spec=spec)
-        hosts = host_principals([host], grant)
+        hosts = chosen([host], grant)
     except (Invalid, Denied):
         return
-    assert all(name.isascii() and not set(name) & set(" ,*?\n{}\x00") and name[0] != "-" for name in grant.login_names)
-    assert "root" not in grant.login_names
+    assert all(name.isascii() and not set(name) & set(" ,*?\n{}\x00") and name[0] != "-" for name in grant.plain(NameKind.LOGINS))
+    assert "root" not in grant.plain(NameKind.LOGINS)
     assert [each.name for each in hosts] == [host]
     assert not set(host) & set(" ,*?\n{}")

@@ -106,6 +106,7 @@ def stored(*, data: Mapping[str, bytes] | None = None, written: Mapping[str, str
         owner_uid=OUTPUT.metadata.uid,
         managed=True,
         deleting=False,
+        type="Opaque",
         labels=fields.get("labels", {}),
         annotations=notes() if written is None else written,
         data=content() if data is None else data,
@@ -228,6 +229,14 @@ def test_content_that_was_changed_by_hand_is_damage(data: Mapping[str, bytes]) -
     as_status_holds_it(held)
 
 
+@pytest.mark.parametrize("keys", [{"ssh_host": "key"}, {"nonsense": "key"}, {"ssh_host": "ssh_host.pub"}])
+def test_keys_that_the_output_wants_under_other_names_are_damage(keys: dict[str, str]) -> None:
+    """A wish that cannot be, too: the output is refused for it, and what is in the Secret is not good."""
+    held = from_secret(host_output(spec={"secret": {"keys": keys}}), stored())
+    assert held.certain.damage is not None
+    assert reason_of(held) == "SecretChanged"
+
+
 def test_a_changed_byte_that_hurts_nothing_is_damage_all_the_same() -> None:
     held = from_secret(OUTPUT, stored(data={**content(), "ssh_host-user-ca.pub": b"@cert-authority\n"}))
     assert held.certain.damage == CONTENT
@@ -243,6 +252,16 @@ def test_our_annotations_win_over_those_of_the_output() -> None:
     assert notes(output)[DIGEST] == inspect.digest(content())
     assert notes(output)["reloader"] == "yes"
     assert labels(output) == {OUTPUT_LABEL: output.metadata.uid}
+
+
+def test_the_labels_of_a_type_win_over_those_of_the_output_and_are_known_again() -> None:
+    label = "argocd.argoproj.io/secret-type"
+    spec = {"identity": None, "kubernetes": {"argoCD": True}, "secret": {"labels": {label: "repository", "team": "blue"}}}
+    output = parsed(spec=spec)
+    assert labels(output) == {label: "cluster", "team": "blue", OUTPUT_LABEL: output.metadata.uid}
+    assert templated(stored(written=notes(output))) == (frozenset({label, "team"}), frozenset())
+    plain = parsed(spec={**spec, "kubernetes": {}, "secret": {}})
+    assert labels(plain) == {OUTPUT_LABEL: plain.metadata.uid}
 
 
 def test_without_a_wish_there_is_no_word_of_one() -> None:

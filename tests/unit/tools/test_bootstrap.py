@@ -70,24 +70,45 @@ def test_the_oldest_python_is_the_one_of_pyproject():
     assert f'requires-python = ">={".".join(map(str, bootstrap.OLDEST))}"' in (ROOT / "pyproject.toml").read_text()
 
 
+PACKAGES = [
+    "default-jre-headless",
+    "mariadb-client-core",
+    "mariadb-server-core",
+    "nginx-light",
+    "openssh-client",
+    "openssh-server",
+    "openssl",
+    "postgresql",
+    "postgresql-client",
+]
+
+
 def test_packages_of_missing_programs_are_named_once(programs: Path):
-    assert bootstrap.missing_packages(os.environ["PATH"]) == ["openssh-client", "openssh-server", "openssl"]
-    put(programs, "sshd", "ssh", "openssl")
-    assert bootstrap.missing_packages(os.environ["PATH"]) == ["openssh-client"]  # ssh-keygen is still missing
+    assert bootstrap.missing_packages(os.environ["PATH"], bootstrap.TEST_PACKAGES) == PACKAGES
+    put(programs, *(bootstrap.TEST_PACKAGES.keys() - {"ssh-keygen"}))
+    assert bootstrap.missing_packages(os.environ["PATH"], bootstrap.TEST_PACKAGES) == [
+        "openssh-client"
+    ]  # ssh-keygen is still missing
     put(programs, "ssh-keygen")
-    assert bootstrap.missing_packages(os.environ["PATH"]) == []
+    assert bootstrap.missing_packages(os.environ["PATH"], bootstrap.TEST_PACKAGES) == []
+
+
+@pytest.mark.usefixtures("programs")
+def test_the_demo_needs_no_database():
+    assert bootstrap.missing_packages(os.environ["PATH"], bootstrap.PACKAGES) == ["openssh-client", "openssh-server", "openssl"]
+    assert bootstrap.PACKAGES.items() <= bootstrap.TEST_PACKAGES.items()
 
 
 def test_programs_that_are_there_are_left_alone(programs: Path, commands: list[list[str]]):
-    put(programs, *bootstrap.PACKAGES)
-    bootstrap.install_programs(silent)
+    put(programs, *bootstrap.TEST_PACKAGES)
+    bootstrap.install_programs(silent, bootstrap.TEST_PACKAGES)
     assert commands == []
 
 
 def test_as_root_missing_programs_are_installed(programs: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch):
-    put(programs, "apt-get", "ssh", "ssh-keygen", "openssl")
+    put(programs, "apt-get", *(bootstrap.TEST_PACKAGES.keys() - {"sshd"}))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    bootstrap.install_programs(silent)
+    bootstrap.install_programs(silent, bootstrap.TEST_PACKAGES)
     assert [command[-1] for command in commands] == ["update", "openssh-server"]
     assert all(command[0] == "env" for command in commands)
 
@@ -95,13 +116,13 @@ def test_as_root_missing_programs_are_installed(programs: Path, commands: list[l
 def test_with_sudo_it_is_used(programs: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch):
     put(programs, "apt-get", "sudo")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    bootstrap.install_programs(silent)
+    bootstrap.install_programs(silent, bootstrap.TEST_PACKAGES)
     assert {command[0] for command in commands} == {"sudo"}
 
 
 @pytest.mark.parametrize(
     ("there", "message"),
-    [((), "install what Debian calls openssh-client openssh-server openssl"), (("apt-get",), "run as root: apt-get update")],
+    [((), f"install what Debian calls {' '.join(PACKAGES)};"), (("apt-get",), "run as root: apt-get update")],
     ids=["no apt-get", "no sudo"],
 )
 def test_where_nothing_can_be_installed_it_says_what_to_do(
@@ -110,7 +131,7 @@ def test_where_nothing_can_be_installed_it_says_what_to_do(
     put(programs, *there)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SetupError, match=message):
-        bootstrap.install_programs(silent)
+        bootstrap.install_programs(silent, bootstrap.TEST_PACKAGES)
     assert commands == []
 
 

@@ -5,9 +5,10 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from machinebot.outputs.base import Material, OutputType
+from machinebot.outputs.base import Material, OutputType, always, files
 from machinebot.outputs.trust import key_lines
-from machinebot.policy.credential import Purpose, Wish
+from machinebot.policy.credential import Purpose, Usage, Wish
+from machinebot.policy.names import NameKind
 from machinebot.resources.meta import Model, written_as
 
 _HOST: Final = written_as(
@@ -33,7 +34,7 @@ class SSHHostSettings(Model):
 
 def ask(settings: SSHHostSettings, /) -> Wish:
     """A host certificate for the names in the settings."""
-    return Wish(purposes=frozenset({Purpose.SSH_HOST}), host_principals=settings.principals)
+    return Wish(usages=frozenset({Usage.SSH_HOST}), names={NameKind.HOST_PRINCIPALS: settings.principals})
 
 
 def render(_settings: SSHHostSettings, material: Material, /) -> Mapping[str, bytes]:
@@ -55,7 +56,7 @@ OUTPUT: Final = OutputType(
     settings=SSHHostSettings,
     ask=ask,
     render=render,
-    keys=frozenset({"ssh_host", "ssh_host.pub", "ssh_host-cert.pub", "ssh_host-user-ca.pub"}),
-    private_key="ssh_host",
-    certificates=("ssh_host-cert.pub",),
+    keys=always("ssh_host", "ssh_host.pub", "ssh_host-cert.pub", "ssh_host-user-ca.pub"),
+    parts=files(private_key="ssh_host", certificates=("ssh_host-cert.pub",)),
+    x509=False,
 )
