@@ -18,6 +18,6 @@ ENV PATH=/opt/machinebot/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 COPY --from=build /opt/machinebot /opt/machinebot
 USER 65532:65532
 WORKDIR /tmp
-EXPOSE 8080
+EXPOSE 8080 8443
 ENTRYPOINT ["machinebot"]
 CMD ["operator"]

@@ -18,10 +18,9 @@ from controlplane.cluster import ControlPlane, KubectlError
 from machinebot.authority.plan import Plan, plan
 from machinebot.errors import Denied
 from machinebot.metrics import Metrics
-from machinebot.outputs.base import OutputType
 from machinebot.outputs.registry import OUTPUT_TYPES, MachineOutput, parse_output
 from machinebot.outputs.types.database import CLIENT_FILES, SERVER_FILES
-from machinebot.policy.credential import AnchorState, Purpose, TrustAnchor, Usage
+from machinebot.policy.credential import AnchorState, Purpose, TrustAnchor
 from machinebot.policy.grants import check_roles, warnings
 from machinebot.policy.names import NameKind
 from machinebot.reconcile.world import OutputFacts
@@ -152,19 +151,6 @@ def test_every_kind_and_type_is_in_the_examples_or_made_by_the_chart():
         "MachineOutput",
     }
     assert {name for each in found for name in OUTPUT_TYPES if name in each["spec"]} == set(OUTPUT_TYPES)
-
-
-def test_the_new_output_type_of_the_contributing_page_works():
-    block = next(each for each in blocks(ROOT / "docs" / "contributing.md") if each.language == "python")
-    imports = (SOURCE / "outputs" / "types" / "identity.py").read_text().split("_HOSTS", maxsplit=1)[0]
-    space: dict[str, Any] = {"__name__": "plain"}
-    exec(compile(f"{imports}\n{block.text}", "contributing.md", "exec"), space)  # noqa: S102  # our own page
-    output: OutputType[Any] = space["OUTPUT"]
-    settings = output.settings.model_validate({"note": "x"})
-    assert output.ask(settings).usages == {Usage.IDENTITY}
-    assert output.keys(settings) == {"cert.pem", "key.pem", "note"}
-    parts = output.parts(settings, {key: key.encode() for key in output.keys(settings)})
-    assert (parts.private_key, parts.certificates) == (b"key.pem", {"cert.pem": b"cert.pem"})
 
 
 # --- what is pointed to is there ----------------------------------------------------------------------------------
