@@ -208,7 +208,7 @@ NO_REASONS: Final = frozenset(
     DELETED DaemonSet Default DeleteOptions Deployment ERROR Event Expires False GET Granted GrantedName Issue JWT Join KIND
     KUBECONFIG KeyT Lease List Load LogFormat Logins MachineAuthority MachineBot MachineOutput MachineOutputSpec
     MachineOutputSpecWithTypes MachineOutputStatus MachineRole Namespace Namespaced Namespaces Normal Old Opaque Outputs PATCH
-    POST PUT Prepared PrivateKey PrivateKeyAlgorithm Publish RSA ReadToken Ready Renewing Renews Restart Roles Secret
+    POST PUT Prepared PrivateKey PrivateKeyAlgorithm Publish RSA Ready Renewing Renews Restart Roles Secret
     SecretStatus SecretTemplate Server ServiceAccount SettingsT StatefulSet Status TokenRequest TokenReview True TrustBundle
     Type Unknown Warning
     """.split()  # noqa: SIM905  # fifty quoted words would hide that it is a list of words

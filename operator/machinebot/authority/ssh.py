@@ -2,9 +2,10 @@
 
 from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder
 
-from machinebot.authority.checks import check_request, check_ssh
+from machinebot.authority.checks import check_request
 from machinebot.authority.generations import Generation
 from machinebot.authority.profiles import SSHRequest
+from machinebot.authority.ssh_checks import check_ssh
 from machinebot.policy.grants import SSHOptions
 
 

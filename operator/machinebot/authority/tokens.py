@@ -5,10 +5,11 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from machinebot.authority.checks import check_request, check_token
+from machinebot.authority.checks import check_request
 from machinebot.authority.generations import Generation
 from machinebot.authority.keys import PublicKey
 from machinebot.authority.profiles import TokenRequest
+from machinebot.authority.token_checks import check_token
 from machinebot.errors import Invalid
 
 TYPE: Final = "JWT"

@@ -6,9 +6,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from machinebot.authority.checks import check_request, check_x509
+from machinebot.authority.checks import check_request
 from machinebot.authority.generations import Generation, signature_hash
 from machinebot.authority.profiles import Subject, X509Request
+from machinebot.authority.x509_checks import check_x509
 
 _NO_CA: Final = x509.BasicConstraints(ca=False, path_length=None)
 

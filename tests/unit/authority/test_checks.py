@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from machinebot.authority import checks
 from machinebot.authority import x509 as x509_signing
-from machinebot.authority.checks import REQUEST_CHECKS, X509_CHECKS, check_request, check_x509
+from machinebot.authority import x509_checks
+from machinebot.authority.checks import REQUEST_CHECKS, check_request
 from machinebot.authority.profiles import (
     DATABASE_SERVER,
     IDENTITY,
@@ -25,6 +25,7 @@ from machinebot.authority.profiles import (
     X509Profile,
     X509Request,
 )
+from machinebot.authority.x509_checks import X509_CHECKS, check_x509
 from machinebot.policy.credential import AnchorState, Purpose
 from unit.authority.builders import CLUSTER, DAY, MINUTE, NOW, ca, ending
 from unit.authority.requests import KEY, OTHER, SSH_REQUEST, STAMP, TOKEN_REQUEST, X509_CA, X509_REQUEST, refusal, stamped
@@ -355,7 +356,7 @@ def test_x509_good_one_passes_every_check() -> None:
 
 def test_signing_asks_before_and_after(monkeypatch: Any) -> None:
     refusal(x509_signing.sign, X509_REQUEST, ending(X509_CA, NOW))
-    monkeypatch.setattr(checks, "X509_CHECKS", (lambda *_: False,))
+    monkeypatch.setattr(x509_checks, "X509_CHECKS", (lambda *_: False,))
     refusal(x509_signing.sign, X509_REQUEST, X509_CA)
 
 

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_identity,
 )
 
-from machinebot.authority import checks, ssh
-from machinebot.authority.checks import SSH_CHECKS, check_ssh
+from machinebot.authority import ssh, ssh_checks
 from machinebot.authority.profiles import SSH_HOST
+from machinebot.authority.ssh_checks import SSH_CHECKS, check_ssh
 from machinebot.policy.credential import Purpose
 from unit.authority.builders import MINUTE, NOW, ca, ending
 from unit.authority.requests import KEY, OTHER, SSH_CA, SSH_REQUEST, STAMP, refusal, stamped
@@ -170,7 +170,7 @@ def test_ssh_good_one_passes_every_check() -> None:
 
 def test_ssh_signing_asks_before_and_after(monkeypatch: Any) -> None:
     refusal(ssh.sign, SSH_REQUEST, ending(SSH_CA, NOW))
-    monkeypatch.setattr(checks, "SSH_CHECKS", (lambda *_: False,))
+    monkeypatch.setattr(ssh_checks, "SSH_CHECKS", (lambda *_: False,))
     refusal(ssh.sign, SSH_REQUEST, SSH_CA)
 
 

@@ -12,10 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from machinebot.authority import checks, keys, tokens
-from machinebot.authority.checks import REQUEST_CHECKS, TOKEN_CHECKS, ReadToken, check_token
+from machinebot.authority import keys, token_checks, tokens
+from machinebot.authority.checks import REQUEST_CHECKS
 from machinebot.authority.generations import Generation
 from machinebot.authority.keys import CAKey
+from machinebot.authority.token_checks import TOKEN_CHECKS, ReadToken, check_token
 from machinebot.errors import Invalid
 from machinebot.policy.credential import Purpose
 from unit.authority.builders import CLUSTER, ISSUER, MINUTE, NOW, ca, ca_with, ending
@@ -184,7 +185,7 @@ def test_what_the_signer_makes_is_what_the_table_expects() -> None:
 
 def test_signing_asks_before_and_after(monkeypatch: Any) -> None:
     assert "`ends before its ca` and nothing" in refusal(tokens.sign, REQUEST, ending(CA, NOW))
-    monkeypatch.setattr(checks, "TOKEN_CHECKS", (lambda *_: False,))
+    monkeypatch.setattr(token_checks, "TOKEN_CHECKS", (lambda *_: False,))
     assert "not handed out" in refusal(tokens.sign, REQUEST, CA)
 
 
