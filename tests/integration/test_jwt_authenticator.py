@@ -86,9 +86,11 @@ def test_kubectl_logs_in_with_the_token(tenant: Tenant, plane: ControlPlane, tmp
     assert kubectl(*listing) == "configmap/kube-root-ca.crt\n"
 
 
-def test_a_token_with_a_path_of_its_own_is_another_user(tenant: Tenant, plane: ControlPlane) -> None:
+def test_a_token_with_a_path_of_its_own_is_another_user_without_the_group_of_the_bots(
+    tenant: Tenant, plane: ControlPlane
+) -> None:
     user = user_of_token(plane, token_of(tenant, path=f"/ns/{tenant.namespace}/web"))
-    assert user == User(f"spiffe://{CLUSTER_NAME}/ns/{tenant.namespace}/web", (f"machinebot:{tenant.namespace}",))
+    assert user == User(f"spiffe://{CLUSTER_NAME}/ns/{tenant.namespace}/web", ())
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ claimMappings:
   username:
     expression: claims.sub
   groups:
-    expression: '["machinebot:" + claims.sub.split("/")[4]]' # all bots of one namespace
+    expression: >- # all bots of one namespace, by the path that is given to a bot alone
+      claims.sub.matches("^spiffe://[^/]+/ns/[^/]+/bot/[^/]+$") ? ["machinebot:" + claims.sub.split("/")[4]] : []
 userValidationRules:
   - expression: "!user.username.startsWith('system:')"
     message: names of Kubernetes itself are not given
