@@ -4,17 +4,18 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from machinebot.errors import Invalid
 from machinebot.kube.client import Json, KubeClient
 from machinebot.kube.resources import MANAGED_BY, MANAGED_BY_LABEL, SECRETS
 from machinebot.resources.meta import API_VERSION
+from machinebot.resources.output import SecretType
 
 OPAQUE: Final = "Opaque"
 """The type of a Secret whose keys the API server does not look at."""
 
-OWN_TYPES: Final = frozenset({OPAQUE, "kubernetes.io/tls"})
+OWN_TYPES: Final = frozenset(get_args(SecretType))
 """The types of Secrets that we write (design rule 5). One of ours with another type was made by somebody else."""
 
 MAX_SECRET: Final = 1024 * 1024

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from machinebot.policy.names import DNS_LABEL, MAX_SUBJECT_PART
+from machinebot.policy.names import DNS_LABEL, MAX_SUBJECT_PART, NAME_RULES, NameKind
 from machinebot.resources.meta import MAX_NAME, Rule, matches, rules, written_as
 
 MAX_DNS_NAMES: Final = 64
@@ -42,7 +42,7 @@ DNSNames = Annotated[tuple[DNSName, ...], Field(max_length=MAX_DNS_NAMES, json_s
 DatabaseName = Annotated[
     str,
     written_as(
-        r"^[A-Za-z0-9_]([A-Za-z0-9_.@$-]*[A-Za-z0-9_$])?$",
+        NAME_RULES[NameKind.DB_USERS].whole,
         "must be a name such as app or orders_rw: letters, digits, '_', '.', '@', '$' and '-', without blanks and wildcards",
     ),
     Field(max_length=MAX_SUBJECT_PART),

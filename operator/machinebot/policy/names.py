@@ -63,6 +63,11 @@ class NameRule:
     denied: str = "NameDenied"
     not_allowed: str = "NameNotAllowed"
 
+    @property
+    def whole(self) -> str:
+        """The pattern for the whole of a name, as models and CRDs write it."""
+        return f"^{self.pattern.pattern}$"
+
     def fits(self, name: str) -> bool:
         """Whether the name may stand in a credential."""
         return len(name) <= self.longest and self.pattern.fullmatch(name) is not None

@@ -22,7 +22,7 @@ from machinebot.outputs.base import ClusterFacts, Material
 from machinebot.outputs.keys import SLOW, PrivateKeyPair, generate
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff
-from machinebot.policy.credential import BotRef, Issued, IssueRequest, Usage
+from machinebot.policy.credential import BotRef, Issued, IssueRequest, Usage, Wish
 from machinebot.policy.decision import Cause, Credential, Snapshot, why_issue
 from machinebot.reconcile import holding
 from machinebot.reconcile.holding import NOTHING, Holding
@@ -50,6 +50,7 @@ class Target:
         output: The output.
         bot: Its bot.
         authority: The bot's authority.
+        wish: What the credential shall be.
         plan: What an issue gives.
         inputs: Digest of what a credential made now is made from.
     """
@@ -59,6 +60,7 @@ class Target:
     output: MachineOutput
     bot: MachineBot
     authority: Authority
+    wish: Wish
     plan: Plan
     inputs: str
 
@@ -199,11 +201,12 @@ class OutputReconciler:
             )
         authority = self._with.authorities(bot.spec.authority)
         packing.keys(output)
+        wish = output.type.ask(output.settings)
         planned = plan(
             spec=authority.spec,
             bot=bot,
             wanted_roles=output.spec.roles,
-            wish=output.type.ask(output.settings),
+            wish=wish,
             wished_lifetime=output.spec.wished_lifetime,
             roles=self._with.world.roles(),
             ca_not_after=None,
@@ -215,8 +218,9 @@ class OutputReconciler:
             output=output,
             bot=bot,
             authority=authority,
+            wish=wish,
             plan=planned,
-            inputs=_inputs(output, bot, authority, planned),
+            inputs=_inputs(output, bot, authority, wish, planned),
         )
 
     def _why(self, target: Target, held: Holding, now: datetime) -> Cause | None:
@@ -328,7 +332,7 @@ class OutputReconciler:
     async def _ask(self, target: Target, public_key: bytes | None) -> Issued:
         request = IssueRequest(
             output=target.output.metadata.name,
-            wish=target.output.type.ask(target.output.settings),
+            wish=target.wish,
             roles=target.output.spec.roles,
             lifetime=target.output.spec.wished_lifetime,
             public_key=public_key,
@@ -422,7 +426,7 @@ def _entry(secret: StoredSecret) -> SecretEntry:
     return SecretEntry(uid=secret.uid, version=secret.resource_version, owner_uid=secret.owner_uid)
 
 
-def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, planned: Plan) -> str:
+def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, wish: Wish, planned: Plan) -> str:
     """Digest of everything that a credential made now is made from; not of when, nor of which CA generation signs."""
     ssh, issuer = planned.grant.ssh, authority.trust().issuer
     return holding.inputs_digest(
@@ -432,7 +436,7 @@ def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, planne
             "roles": planned.grant.roles,
             "names": {kind: planned.grant.plain(kind) for kind in planned.grant.names},
             "ssh": [ssh.forward_agent, ssh.port_forwarding, ssh.permit_pty, *ssh.source_addresses],
-            "issuer": issuer if Usage.WORKLOAD_TOKEN in output.type.ask(output.settings).usages else None,
+            "issuer": issuer if Usage.WORKLOAD_TOKEN in wish.usages else None,
             "lifetime": int(planned.lifetime.length.total_seconds()),
             "key": output.spec.private_key.algorithm,
             "type": output.type.name,

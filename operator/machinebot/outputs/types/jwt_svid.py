@@ -8,11 +8,11 @@ from pydantic import Field
 from machinebot.outputs.base import Material, OutputType, Parts, always
 from machinebot.outputs.settings import SPIFFEPath
 from machinebot.policy.credential import Usage, Wish
-from machinebot.policy.names import NameKind
+from machinebot.policy.names import NAME_RULES, NameKind
 from machinebot.resources.meta import MAX_NAME, Model, written_as
 
 _AUDIENCE: Final = written_as(
-    r"^[A-Za-z0-9][A-Za-z0-9._:/@%=&~+-]*$",
+    NAME_RULES[NameKind.JWT_AUDIENCES].whole,
     "must be an audience such as vault or https://api.example.test, without blanks and wildcards; one entry for each",
 )
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 from machinebot.outputs.base import Material, OutputType, Parts
 from machinebot.outputs.trust import certificates
 from machinebot.policy.credential import Purpose, Usage, Wish
-from machinebot.policy.names import MAX_SUBJECT_PART, NameKind
+from machinebot.policy.names import MAX_SUBJECT_PART, NAME_RULES, NameKind
 from machinebot.resources.meta import MAX_NAME, Model, ObjectName, Rule, rules, written_as
 
 KUBECONFIG: Final = "kubeconfig.yaml"
@@ -40,9 +40,7 @@ _PEM: Final = r"^-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s-]*$"
 _PEM_MESSAGE: Final = (
     "must be CA certificates in PEM, as they are (not base64 of them), such as those in a kubeconfig's certificate-authority file"
 )
-_USER: Final = written_as(
-    r"^[A-Za-z0-9_]([A-Za-z0-9_.:@/+-]*[A-Za-z0-9_])?$", "must be a Kubernetes user such as deployer, in full"
-)
+_USER: Final = written_as(NAME_RULES[NameKind.KUBERNETES_USERS].whole, "must be a Kubernetes user such as deployer, in full")
 
 _RULES: Final = rules(
     Rule(
