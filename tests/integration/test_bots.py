@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from machinebot.errors import Denied
 from support.credentials import StoredSecret
 from support.inprocess import RunningOperator
 from support.stage import Stage, Tenant, condition, reason_of, told
@@ -238,6 +239,34 @@ def test_a_bot_that_was_made_again_joins_as_another_one(tenant: Tenant, role: st
     secret = tenant.secret()
     tenant.annotate("web", renew="now")
     tenant.issued_anew(secret, "Requested")
+
+
+def test_an_account_that_goes_while_its_token_is_reviewed_is_made_again_and_the_outputs_are_issued(
+    tenant: Tenant, role: str, running: RunningOperator
+) -> None:
+    with running.line.holding(lambda call: call.resource == "tokenreviews") as waiting:
+        tenant.bot(roles=(role,))
+        tenant.output()
+        eventually("a token is reviewed", lambda: waiting)
+        old = account_uid(tenant)
+        tenant.delete("ServiceAccount", ACCOUNT)
+    tenant.ready()
+    bot = tenant.ready("deployer", "MachineBot")
+    assert bot["status"]["serviceAccount"]["uid"] == account_uid(tenant) != old
+
+
+def test_a_join_that_the_api_server_refuses_for_a_while_is_tried_again(
+    tenant: Tenant, role: str, running: RunningOperator
+) -> None:
+    refusal = Denied("TokenNotAuthenticated", "the API server does not take the token: a fault that the test wants")
+    with running.line.failing(lambda call: call.resource == "tokenreviews", refusal):
+        tenant.bot(roles=(role,))
+        tenant.output()
+        tenant.refused("TokenNotAuthenticated")
+        tenant.refused("TokenNotAuthenticated", "deployer", "MachineBot")
+    running.step(timedelta(minutes=1))
+    tenant.ready()
+    tenant.ready("deployer", "MachineBot")
 
 
 def test_the_service_account_of_a_deleted_bot_goes_with_it(tenant: Tenant, role: str) -> None:

@@ -1,6 +1,8 @@
 """The line from the operator to the API server, with faults on demand. It is the product's own client that goes over it."""
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +12,7 @@ from typing_extensions import override
 from machinebot.errors import MachinebotError, Unavailable
 from machinebot.kube.client import Json, KubeClient, Page
 from machinebot.kube.resources import Resource
+from support.waiting import DEADLINE
 
 T = TypeVar("T")
 
@@ -46,6 +49,7 @@ class Line(KubeClient):
         self._client = client
         self._cut = False
         self._faults: tuple[tuple[Matches, MachinebotError], ...] = ()
+        self._held: tuple[tuple[Matches, threading.Event], ...] = ()
         self._last: Matches | None = None
         self.under_way = 0
         """Requests that have no answer yet, watches not counted."""
@@ -81,6 +85,26 @@ class Line(KubeClient):
         finally:
             self._faults = tuple(each for each in self._faults if each is not fault)
 
+    @contextlib.contextmanager
+    def holding(self, matches: Matches) -> Iterator[list[Call]]:
+        """Inside the block such requests are not sent yet; yields those that wait."""
+        met: list[Call] = []
+        released = threading.Event()
+
+        def waits(call: Call) -> bool:
+            if matches(call):
+                met.append(call)
+                return True
+            return False
+
+        hold = (waits, released)
+        self._held = (*self._held, hold)
+        try:
+            yield met
+        finally:
+            self._held = tuple(each for each in self._held if each is not hold)
+            released.set()
+
     def _admit(self, call: Call) -> None:
         if self._cut:
             raise away()
@@ -92,6 +116,9 @@ class Line(KubeClient):
         self._admit(call)
         self.under_way += 1
         try:
+            for waits, released in self._held:
+                if waits(call):
+                    await asyncio.to_thread(released.wait, DEADLINE)
             answer = await send()
         finally:
             self.under_way -= 1

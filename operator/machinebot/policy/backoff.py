@@ -12,11 +12,22 @@ CEILING: Final = timedelta(minutes=10)
 """Longest pause: short against the half of a credential's life that is left when its renewal begins."""
 
 WATCHED_BY_NOBODY: Final = frozenset(
-    {"SecretConflict", "SecretTerminating", "ServiceAccountConflict", "Forbidden", "PasswordMissing", "PasswordInvalid"}
+    {
+        "Forbidden",
+        "IdentityReplaced",
+        "PasswordInvalid",
+        "PasswordMissing",
+        "SecretConflict",
+        "SecretTerminating",
+        "ServiceAccountConflict",
+        "ServiceAccountReplaced",
+        "TokenNotAuthenticated",
+        "UnreadableReview",
+    }
 )
 """Refusals that end by a change which no watch of ours shows: looked at again now and then."""
 
-NOT_COUNTED: Final = frozenset({"AuthorityNotReady"})
+NOT_COUNTED: Final = frozenset({"AuthorityNotReady", "ServiceAccountTerminating"})
 """Troubles that end by an event of their own, which brings the object back: no attempt, no back-off."""
 
 _SPREAD: Final = 0.20

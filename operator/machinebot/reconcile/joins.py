@@ -10,7 +10,7 @@ from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.kube.events import EventRecorder, Subject
 from machinebot.kube.secrets import Owner
-from machinebot.kube.tokens import ServiceAccounts, missing
+from machinebot.kube.tokens import FoundAccount, ServiceAccounts, missing
 from machinebot.metrics import Metrics
 from machinebot.policy.credential import BotIdentity, BotRef
 from machinebot.resources.bot import KIND, MachineBot
@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 MARGIN: Final = timedelta(minutes=5)
 """An identity with less left than this is not used any more: clocks differ, and an issue takes its time."""
+
+ROUNDS: Final = 3
+"""How often a ServiceAccount is made or looked at before it is left for later: another one may vanish in between."""
 
 
 class BotJoins:
@@ -115,26 +118,30 @@ class BotJoins:
                 raise missing(namespace, name)
             return uid
         owner = Owner(KIND.kind, bot.metadata.name, bot.metadata.uid)
-        try:
-            return await self._accounts.create(namespace, name, owner)
-        except Conflict:
-            return await self._existing(namespace, name, bot)
+        for _ in range(ROUNDS):
+            try:
+                return await self._accounts.create(namespace, name, owner)
+            except Conflict:
+                found = await self._accounts.look(namespace, name)
+            if found is not None:
+                return _existing(name, bot, found)
+        raise Unavailable("Busy", f"the ServiceAccount {name!r} comes and goes faster than it can be looked at")
 
-    async def _existing(self, namespace: str, name: str, bot: MachineBot) -> str:
-        found = await self._accounts.look(namespace, name)
-        if found is None or found.deleting:
-            raise Unavailable("ServiceAccountTerminating", f"the ServiceAccount {name!r} is being deleted; it is made again then")
-        if found.owner_uid == bot.metadata.uid:
-            return found.uid
-        if found.managed:
-            raise Unavailable(
-                "ServiceAccountTerminating",
-                f"the ServiceAccount {name!r} belongs to an earlier bot of this name and waits for the garbage collector",
-            )
-        raise Invalid(
-            "ServiceAccountConflict",
-            f"the ServiceAccount {name!r} exists and is not the operator's: set serviceAccountName to use it, or delete it",
+
+def _existing(name: str, bot: MachineBot, found: FoundAccount) -> str:
+    """UID of a ServiceAccount that was there already, where it is the bot's own."""
+    if found.managed and (found.deleting or found.owner_uid != bot.metadata.uid):
+        raise Unavailable(
+            "ServiceAccountTerminating",
+            f"the ServiceAccount {name!r} is being deleted, or belongs to an earlier bot of this name and waits for the garbage "
+            "collector; it is made again then",
         )
+    if found.managed:
+        return found.uid
+    raise Invalid(
+        "ServiceAccountConflict",
+        f"the ServiceAccount {name!r} exists and is not the operator's: set serviceAccountName to use it, or delete it",
+    )
 
 
 def _is_usable(identity: BotIdentity, bot: MachineBot, authority: Authority, now: datetime) -> bool:

@@ -435,7 +435,7 @@ class World:
                 continue
             if entry.uid == reference["uid"]:
                 self.lost_accounts.add(BotRef(*place))
-            concerned.append(Due(Key(Sort.BOT, *place)))  # of an earlier bot of that name: it stood in the way of this one
+            concerned += [Due(Key(Sort.BOT, *place)), *self._outputs_dues(place)]  # it may have stood in their way
         return concerned
 
 

@@ -350,13 +350,14 @@ def test_a_service_account_that_is_deleted_is_lost_to_its_bot() -> None:
     world = filled()
     assert account(world, gone=False, owner=BOT_OWNER) == []
     assert world.lost_accounts == set()
-    assert told(account(world, gone=True, owner=BOT_OWNER)) == {DEPLOYER}
+    assert told(account(world, gone=True, owner=BOT_OWNER)) == {DEPLOYER, "MachineOutput/ci/out"}
     assert world.lost_accounts == {BotRef("ci", "deployer")}
 
 
-def test_the_end_of_an_earlier_bots_service_account_frees_the_way_of_the_bot_that_has_its_name() -> None:
+def test_the_end_of_an_earlier_bots_service_account_frees_the_way_of_the_bot_that_has_its_name_and_of_its_outputs() -> None:
     world = filled()
-    assert told(account(world, gone=True, owner=("MachineBot", "deployer", "an-earlier-one"))) == {DEPLOYER}
+    due = account(world, gone=True, owner=("MachineBot", "deployer", "an-earlier-one"))
+    assert told(due) == {DEPLOYER, "MachineOutput/ci/out"}
     assert world.lost_accounts == set()
 
 
