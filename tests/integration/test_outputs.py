@@ -583,6 +583,33 @@ def test_a_lost_status_is_made_again_from_the_secret_alone(tenant: Tenant, role:
     assert tenant.summary(mark, "web") == ["patch machineoutputs/status"]
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        pytest.param({"serial": "1"}, id="the serial"),
+        pytest.param({"notAfter": "2099-01-01T00:00:00Z", "renewAt": "2099-01-01T00:00:00Z"}, id="a life without end"),
+        pytest.param(
+            {"notBefore": "2098-12-31T12:00:00Z", "notAfter": "2099-01-01T00:00:00Z", "renewAt": "2099-01-01T00:00:00Z"},
+            id="a life in the future",
+        ),
+        pytest.param({"inputs": "0" * 64}, id="the inputs"),
+        pytest.param({"authorities": {"identity": "0" * 16}}, id="the CAs"),
+    ],
+)
+def test_a_forged_status_is_made_again_from_the_secret_alone(
+    tenant: Tenant, role: str, running: RunningOperator, forged: dict[str, Any]
+) -> None:
+    secret = issued(tenant, role)
+    running.settle()
+    before = tenant.status()
+    mark = tenant.mark()
+    tenant.stage.cluster.patch("MachineOutput", tenant.namespace, "web", {"status": forged}, subresource="status")
+    eventually("the status is true again", lambda: tenant.status() == before)
+    running.settle()
+    assert tenant.secret().version == secret.version
+    assert tenant.summary(mark, "web") == ["patch machineoutputs/status"]
+
+
 def test_a_restored_older_secret_is_adopted_and_nothing_is_issued_while_it_is_valid(
     tenant: Tenant, role: str, running: RunningOperator
 ) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -20,7 +20,7 @@ from machinebot.kube.secrets import StoredSecret
 from machinebot.outputs import inspect
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy.decision import Credential
-from machinebot.policy.lifetimes import renewal_time
+from machinebot.policy.lifetimes import MAXIMUM, renewal_time
 
 INPUTS: Final = "machinebot.dev/inputs"
 DIGEST: Final = "machinebot.dev/digest"
@@ -113,6 +113,8 @@ def from_status(output: MachineOutput, version: str, uid: str) -> Holding | None
         )
     except ValueError:
         return None
+    if not timedelta(0) < credential.not_after - credential.not_before <= MAXIMUM.length:
+        return None  # we have not written that
     return Holding(
         credential=credential,
         version=version,

@@ -162,7 +162,8 @@ class OutputReconciler:
         known = self._with.world.secret(namespace, name)
         if known is None and output.status.secret is None and not was_in_the_way(output):
             return NOTHING
-        if known is not None and known.owner_uid == output.metadata.uid:
+        doubted = _key(output) in self._with.world.doubted
+        if known is not None and known.owner_uid == output.metadata.uid and not doubted:
             told = holding.from_status(output, known.version, known.uid)
             if told is not None:
                 self._seen.pop(_key(output), None)
@@ -175,6 +176,7 @@ class OutputReconciler:
     async def _read(self, output: MachineOutput) -> Holding:
         namespace, name = output.metadata.namespace, output.secret_name
         secret = await self._with.secrets.read(namespace, name)
+        self._with.world.doubted.discard(_key(output))
         if secret is None:
             self._with.world.remember_secret(namespace, name, None)
             self._seen.pop(_key(output), None)

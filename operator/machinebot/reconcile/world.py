@@ -151,6 +151,8 @@ class World:
         """Where trust bundles can be and where they are."""
         self.lost_accounts: set[BotRef] = set()
         """Bots whose own ServiceAccount was deleted under them; the bot's reconcile makes it again and takes it off."""
+        self.doubted: set[Key] = set()
+        """Outputs whose status somebody else has changed: what their Secret holds is read from itself, which takes them off."""
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -236,6 +238,8 @@ class World:
         place = (metadata.get("namespace", ""), metadata["name"])
         if gone:
             return self._remove(sort, place, metadata["uid"])
+        if sort is Sort.OUTPUT:
+            self._doubt(place, body)
         return self._put(sort, place, body)
 
     def knows(self, resource: Resource, metadata: Mapping[str, Any]) -> bool:
@@ -245,6 +249,9 @@ class World:
 
     def remember(self, key: Key, body: Mapping[str, Any]) -> None:
         """Takes in the answer to our own write: it concerns nobody."""
+        known = self.entry(key)
+        if known is not None and known.version == body["metadata"]["resourceVersion"]:
+            self.doubted.discard(key)  # a watch was quicker to tell of it than the answer
         self._put(key.sort, (key.namespace, key.name), body)
 
     def remember_secret(self, namespace: str, name: str, entry: SecretEntry | None) -> None:
@@ -313,6 +320,14 @@ class World:
             self._read_role(place[1], new)
         return self._concerned(sort, place, old, new)
 
+    def _doubt(self, place: tuple[str, str], body: Mapping[str, Any]) -> None:
+        """Our own writes are known before a watch tells of them: another status is somebody else's."""
+        old = self._entries[Sort.OUTPUT].get(place)
+        if old is None or not is_newer(body["metadata"]["resourceVersion"], old.version):
+            return
+        if from_json(old.body)["status"] != (body.get("status") or {}):
+            self.doubted.add(Key(Sort.OUTPUT, *place))
+
     def _remove(self, sort: Sort, place: tuple[str, str], uid: str) -> list[Due]:
         self._gone[uid] = None
         if len(self._gone) > TOMBSTONES:
@@ -324,6 +339,7 @@ class World:
         self._relink(sort, place, old.links, ())
         if sort is Sort.ROLE:
             self._roles.pop(place[1], None)
+        self.doubted.discard(Key(sort, *place))
         return self._concerned(sort, place, old, None)
 
     def _read_role(self, name: str, entry: Entry) -> None:

@@ -352,6 +352,8 @@ def test_status_tells_the_same_as_the_secret() -> None:
         pytest.param({"inputs": None}, id="no inputs"),
         pytest.param({"notBefore": None}, id="no begin"),
         pytest.param({"notAfter": None}, id="no end"),
+        pytest.param({"notAfter": "2027-01-02T11:59:01Z"}, id="longer than anything lives"),
+        pytest.param({"notAfter": "2027-01-01T11:59:00Z"}, id="no life at all"),
         pytest.param({"notBefore": "yesterday"}, id="no time"),
         pytest.param({"notAfter": "2027-01-02T11:59:00"}, id="no zone"),
         pytest.param({"notBefore": "0001-01-01T00:00:00+14:00"}, id="before all times"),

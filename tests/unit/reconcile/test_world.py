@@ -337,6 +337,39 @@ def test_the_owner_is_the_controller(references: Any, owner_uid: str | None) -> 
     assert entry.owner_uid == owner_uid
 
 
+# --- statuses that somebody else has changed -------------------------------------------------------------------------
+
+OUTPUT_KEY = Key(Sort.OUTPUT, "ci", "out")
+
+
+def test_a_status_that_somebody_else_has_changed_is_doubted_until_the_output_goes() -> None:
+    world = filled()
+    assert world.doubted == set()
+    body = output(version="900") | {"status": {"serial": "1"}}
+    world.observe(OUTPUTS, body, gone=False)
+    assert world.doubted == {OUTPUT_KEY}
+    world.observe(OUTPUTS, body, gone=True)
+    assert world.doubted == set()
+
+
+def test_a_change_of_the_spec_doubts_no_status() -> None:
+    world = filled()
+    world.observe(OUTPUTS, output(version="900", generation=2), gone=False)
+    assert world.doubted == set()
+
+
+def test_our_own_write_is_not_doubted_whichever_of_answer_and_watch_comes_first() -> None:
+    world = filled()
+    body = output(version="900") | {"status": {"serial": "1"}}
+    world.remember(OUTPUT_KEY, body)
+    world.observe(OUTPUTS, body, gone=False)
+    assert world.doubted == set()
+    body = output(version="901") | {"status": {"serial": "2"}}
+    world.observe(OUTPUTS, body, gone=False)
+    world.remember(OUTPUT_KEY, body)
+    assert world.doubted == set()
+
+
 # --- ServiceAccounts -----------------------------------------------------------------------------------------------
 
 BOT_OWNER = ("MachineBot", "deployer", "machinebot-deployer")
