@@ -7,12 +7,13 @@ can end for good without anybody noticing, and a load balancer can cut a stream 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from machinebot.clock import Clock
 from machinebot.errors import MachinebotError
 from machinebot.kube.client import KubeClient
-from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SELECTOR
+from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SELECTOR, Resource
 from machinebot.metrics import Metrics
 from machinebot.reconcile.world import RESOURCES, Due, Sort, World
 
@@ -20,6 +21,32 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
 """Pause after a sweep that failed."""
+
+Place = tuple[str, str]
+"""Namespace and name; the namespace is empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """One list of the API server, and what is held against it.
+
+    Attributes:
+        kind: For metrics and the log.
+        resource: What is listed.
+        namespace: Where; empty for all.
+        known: What the world knows of it, and where.
+        missing: Takes off what the list did not show, of that namespace; returns whom it concerns.
+        selector: By which labels.
+        metadata_only: Whether content stays where it is.
+    """
+
+    kind: str
+    resource: Resource
+    namespace: str
+    known: Callable[[], set[Place]]
+    missing: Callable[[set[Place], str], list[Due]]
+    selector: str = SELECTOR
+    metadata_only: bool = True
 
 
 class Sweep:
@@ -80,15 +107,8 @@ class Sweep:
                 pause = min(RETRY_SECONDS, interval)
 
     async def _look(self, *, count: bool) -> None:
-        for namespace in self._secret_namespaces:
-            await self._secrets(namespace, count=count)
-        for sort, resource in RESOURCES.items():
-            for namespace in self._namespaces if resource.namespaced else ("",):
-                await self._objects(sort, namespace, count=count)
-        if self._namespaces == ("",):
-            await self._all_namespaces(count=count)
-        for namespace in self._namespaces:
-            await self._config_maps(namespace, count=count)
+        for listing in self._listings():
+            await self._compare(listing, count=count)
         for sort in (Sort.AUTHORITY, Sort.ROLE, Sort.BOT, Sort.OUTPUT):
             for key in self._world.keys(sort):
                 self._enqueue(Due(key))
@@ -98,51 +118,52 @@ class Sweep:
         self.ended_at = time.monotonic()
         self._metrics.last_sweep.set(self._clock.now().timestamp())
 
-    async def _objects(self, sort: Sort, namespace: str, *, count: bool) -> None:
-        before = {(key.namespace, key.name) for key in self._world.keys(sort)}
-        seen: set[tuple[str, str]] = set()
+    def _listings(self) -> Iterator[_Listing]:
+        """Everything that is listed, in this order."""
+        world = self._world
+        for namespace in self._secret_namespaces:
+            yield _Listing("Secret", SECRETS, namespace, world.secret_places, world.missing_secrets)
+        for sort in RESOURCES:
+            for namespace in self._namespaces if RESOURCES[sort].namespaced else ("",):
+                yield self._objects(sort, namespace)
+        if self._namespaces == ("",):
+            yield _Listing(
+                "Namespace",
+                NAMESPACES,
+                "",
+                lambda: {("", name) for name in world.places.namespaces()},
+                lambda gone, _: world.missing_namespaces(name for _, name in gone),
+                selector="",
+            )
+        for namespace in self._namespaces:
+            yield _Listing("ConfigMap", CONFIG_MAPS, namespace, lambda: set(world.places.bundles()), world.missing_bundles)
+
+    def _objects(self, sort: Sort, namespace: str) -> _Listing:
+        return _Listing(
+            sort.value,
+            RESOURCES[sort],
+            namespace,
+            lambda: {(key.namespace, key.name) for key in self._world.keys(sort)},
+            lambda gone, listed: self._world.missing(sort, gone, listed),
+            selector="",
+            metadata_only=False,
+        )
+
+    async def _compare(self, listing: _Listing, *, count: bool) -> None:
+        before = listing.known()
+        seen: set[Place] = set()
         changed = 0
-        async for page in self._client.pages(RESOURCES[sort], namespace):
+        pages = self._client.pages(
+            listing.resource, listing.namespace, selector=listing.selector, metadata_only=listing.metadata_only
+        )
+        async for page in pages:
             for body in page.items:
                 metadata = body["metadata"]
                 seen.add((metadata.get("namespace", ""), metadata["name"]))
-                changed += self._take(self._world.observe(RESOURCES[sort], body, gone=False))
+                changed += self._take(self._world.observe(listing.resource, body, gone=False))
         # What came by a watch while the list was on its way may be missing in it: only what was known before can be gone.
-        changed += self._take(self._world.missing(sort, before - seen, namespace))
-        self._note(sort.value, changed, count=count)
-
-    async def _secrets(self, namespace: str, *, count: bool) -> None:
-        before = self._world.secret_places()
-        seen: set[tuple[str, str]] = set()
-        changed = 0
-        async for page in self._client.pages(SECRETS, namespace, selector=SELECTOR, metadata_only=True):
-            for body in page.items:
-                seen.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-                changed += self._take(self._world.observe(SECRETS, body, gone=False))
-        changed += self._take(self._world.missing_secrets(before - seen, namespace))
-        self._note("Secret", changed, count=count)
-
-    async def _config_maps(self, namespace: str, *, count: bool) -> None:
-        before = set(self._world.places.bundles())
-        seen: set[tuple[str, str]] = set()
-        changed = 0
-        async for page in self._client.pages(CONFIG_MAPS, namespace, selector=SELECTOR, metadata_only=True):
-            for body in page.items:
-                seen.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-                changed += self._take(self._world.observe(CONFIG_MAPS, body, gone=False))
-        changed += self._take(self._world.missing_bundles(before - seen, namespace))
-        self._note("ConfigMap", changed, count=count)
-
-    async def _all_namespaces(self, *, count: bool) -> None:
-        before = set(self._world.places.namespaces())
-        seen: set[str] = set()
-        changed = 0
-        async for page in self._client.pages(NAMESPACES, "", metadata_only=True):
-            for body in page.items:
-                seen.add(body["metadata"]["name"])
-                changed += self._take(self._world.observe(NAMESPACES, body, gone=False))
-        changed += self._take(self._world.missing_namespaces(before - seen))
-        self._note("Namespace", changed, count=count)
+        changed += self._take(listing.missing(before - seen, listing.namespace))
+        self._note(listing.kind, changed, count=count)
 
     def _take(self, dues: list[Due]) -> int:
         for due in dues:
