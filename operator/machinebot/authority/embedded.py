@@ -1,6 +1,5 @@
 """The authority that lives in the operator: verifies joins, plans, signs. It holds CA keys; nothing here does I/O by itself."""
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from machinebot.authority.profiles import (
     X509Profile,
     X509Request,
     check_usages,
+    new_serial,
 )
 from machinebot.authority.rotation import LAST_CALL, active, in_order
 from machinebot.authority.subjects import SUBJECTS, spiffe_id
@@ -163,9 +163,7 @@ class EmbeddedAuthority:
             now=now,
         )
         not_before = now - BACKDATE
-        stamp = Stamp(
-            serial=secrets.randbelow(2**63 - 1) + 1, not_before=not_before, not_after=not_before + planned.lifetime.length
-        )
+        stamp = Stamp(serial=new_serial(), not_before=not_before, not_after=not_before + planned.lifetime.length)
         return _Signing(identity.bot, planned, stamp, public_key, state.trust).issued(issuers)
 
     def _usable_bot(self, ref: BotRef) -> MachineBot:

@@ -5,7 +5,6 @@ How generations are kept stands in `stored`, when one follows another in `rotati
 
 import base64
 import hashlib
-import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from machinebot.authority import keys
+from machinebot.authority.profiles import new_serial
 from machinebot.errors import Invalid
 from machinebot.policy.credential import AnchorState, Purpose, TrustAnchor
 from machinebot.resources.authority import MIN_OVERLAP, KeyAlgorithm, Rotation
@@ -181,7 +181,7 @@ def _ca_certificate(purpose: Purpose, key: keys.CAKey, *, cluster_name: str, not
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key)
-        .serial_number(secrets.randbelow(2**63 - 1) + 1)
+        .serial_number(new_serial())
         .not_valid_before(not_before)
         .not_valid_after(not_after)
         .add_extension(CA_CONSTRAINTS, critical=True)

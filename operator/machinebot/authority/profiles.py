@@ -5,6 +5,7 @@ certificate.
 """
 
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -132,6 +133,11 @@ class TokenProfile:
 
 
 Profile = SSHProfile | X509Profile | TokenProfile
+
+
+def new_serial() -> int:
+    """A serial number: positive, below 2**63 and of 63 random bits (RFC 5280, section 4.1.2.2; OpenSSH's has 64)."""
+    return secrets.randbelow(2**63 - 1) + 1
 
 
 @dataclass(frozen=True, slots=True)

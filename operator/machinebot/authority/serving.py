@@ -1,6 +1,5 @@
 """The certificate of our own HTTPS: made by the authority for itself, never for a bot."""
 
-import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -10,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from machinebot.authority import x509
 from machinebot.authority.generations import Generation
-from machinebot.authority.profiles import IDENTITY_SERVER, Stamp, Subject, X509Request
+from machinebot.authority.profiles import IDENTITY_SERVER, Stamp, Subject, X509Request, new_serial
 from machinebot.policy.lifetimes import BACKDATE
 from machinebot.policy.names import NAME_RULES, NameKind
 
@@ -80,7 +79,7 @@ def serving_certificate(issuer: Generation, cluster_name: str, names: tuple[str,
     end = min(begin + IDENTITY_SERVER.ceiling, issuer.not_after)
     request = X509Request(
         profile=IDENTITY_SERVER,
-        stamp=Stamp(serial=secrets.randbelow(2**63 - 1) + 1, not_before=begin, not_after=end),
+        stamp=Stamp(serial=new_serial(), not_before=begin, not_after=end),
         public_key=key.public_key(),
         subject=Subject(
             organizations=(cluster_name,),

@@ -2,7 +2,7 @@
 
 from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder
 
-from machinebot.authority.checks import check_request
+from machinebot.authority.checks import check_request, seconds
 from machinebot.authority.generations import Generation
 from machinebot.authority.profiles import SSHRequest
 from machinebot.authority.ssh_checks import check_ssh
@@ -35,8 +35,8 @@ def sign(request: SSHRequest, issuer: Generation) -> bytes:
         .type(request.profile.type)
         .key_id(request.key_id.encode())
         .valid_principals([principal.encode() for principal in request.principals])
-        .valid_after(int(request.stamp.not_before.timestamp()))
-        .valid_before(int(request.stamp.not_after.timestamp()))
+        .valid_after(seconds(request.stamp.not_before))
+        .valid_before(seconds(request.stamp.not_after))
     )
     for name in request.extensions:
         builder = builder.add_extension(name, b"")

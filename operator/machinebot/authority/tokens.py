@@ -5,7 +5,7 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from machinebot.authority.checks import check_request
+from machinebot.authority.checks import check_request, seconds
 from machinebot.authority.generations import Generation
 from machinebot.authority.keys import PublicKey
 from machinebot.authority.profiles import TokenRequest
@@ -33,14 +33,14 @@ def algorithm(key: PublicKey) -> str:
 
 def claims(request: TokenRequest) -> dict[str, Any]:
     """The claims of the token, times in seconds since 1970."""
-    begin = int(request.stamp.not_before.timestamp())
+    begin = seconds(request.stamp.not_before)
     return {
         "iss": request.issuer,
         "sub": request.subject,
         "aud": list(request.audiences),
         "iat": begin,
         "nbf": begin,
-        "exp": int(request.stamp.not_after.timestamp()),
+        "exp": seconds(request.stamp.not_after),
         "jti": str(request.stamp.serial),
     }
 
