@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from machinebot.kube.client import Json, KubeClient
-from machinebot.kube.resources import CONFIG_MAPS, MANAGED_BY, MANAGED_BY_LABEL
-from machinebot.kube.secrets import Owner, is_managed, owner_uid
+from machinebot.kube.owned import Owner, is_managed, our_metadata, owner_uid
+from machinebot.kube.resources import CONFIG_MAPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,12 @@ def _body(namespace: str, name: str, content: Content, labels: Mapping[str, str]
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "labels": {**labels, **content.labels, MANAGED_BY_LABEL: MANAGED_BY},
-            "annotations": {**annotations, **content.annotations},
-            "ownerReferences": [content.owner.reference()],
-        },
+        "metadata": our_metadata(
+            namespace,
+            name,
+            content.owner,
+            labels={**labels, **content.labels},
+            annotations={**annotations, **content.annotations},
+        ),
         "data": dict(content.data),
     }

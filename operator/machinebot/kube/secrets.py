@@ -4,12 +4,12 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from machinebot.errors import Invalid
 from machinebot.kube.client import Json, KubeClient
-from machinebot.kube.resources import MANAGED_BY, MANAGED_BY_LABEL, SECRETS
-from machinebot.resources.meta import API_VERSION
+from machinebot.kube.owned import Owner, is_managed, our_metadata, owner_uid
+from machinebot.kube.resources import SECRETS
 from machinebot.resources.output import SecretType
 
 OPAQUE: Final = "Opaque"
@@ -20,26 +20,6 @@ OWN_TYPES: Final = frozenset(get_args(SecretType))
 
 MAX_SECRET: Final = 1024 * 1024
 """Largest Secret that Kubernetes stores, bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The object of ours that a Secret or ServiceAccount belongs to; the garbage collector deletes it along with that."""
-
-    kind: str
-    name: str
-    uid: str
-
-    def reference(self) -> Json:
-        """The ownerReference."""
-        return {
-            "apiVersion": API_VERSION,
-            "kind": self.kind,
-            "name": self.name,
-            "uid": self.uid,
-            "controller": True,
-            "blockOwnerDeletion": False,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +37,6 @@ class StoredSecret:
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     data: Mapping[str, bytes] = field(repr=False)
-
-
-def owner_uid(metadata: Mapping[str, Any]) -> str | None:
-    """UID of the controlling owner, or None."""
-    references = metadata.get("ownerReferences") or []
-    return next((str(reference["uid"]) for reference in references if reference.get("controller")), None)
-
-
-def is_managed(metadata: Mapping[str, Any]) -> bool:
-    """Whether the object carries our label."""
-    return bool((metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY)
 
 
 class SecretStore:
@@ -146,18 +115,10 @@ def _body(
 ) -> Json:
     if sum(map(len, data.values())) > MAX_SECRET:
         raise Invalid("SecretTooLarge", "the content is above the 1 MiB that a Secret holds")
-    metadata: Json = {
-        "name": name,
-        "namespace": namespace,
-        "labels": {**labels, MANAGED_BY_LABEL: MANAGED_BY},
-        "annotations": dict(annotations),
-    }
-    if owner is not None:
-        metadata["ownerReferences"] = [owner.reference()]
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": metadata,
+        "metadata": our_metadata(namespace, name, owner, labels=labels, annotations=annotations),
         "type": kind,
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from machinebot.errors import NotFound, Unavailable
 from machinebot.kube.client import KubeClient
-from machinebot.kube.resources import MANAGED_BY, MANAGED_BY_LABEL, SERVICE_ACCOUNTS, TOKEN_REVIEWS
-from machinebot.kube.secrets import Owner, is_managed, owner_uid
+from machinebot.kube.owned import Owner, is_managed, our_metadata, owner_uid
+from machinebot.kube.resources import SERVICE_ACCOUNTS, TOKEN_REVIEWS
 
 TOKEN_SECONDS: Final = 600
 """Life of the tokens that bots join with: the least that Kubernetes issues, and the most that the fence lets through."""
@@ -63,12 +63,7 @@ class ServiceAccounts:
         body = {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
-            "metadata": {
-                "name": name,
-                "namespace": namespace,
-                "labels": {MANAGED_BY_LABEL: MANAGED_BY},
-                "ownerReferences": [owner.reference()],
-            },
+            "metadata": our_metadata(namespace, name, owner),
             "automountServiceAccountToken": False,
         }
         answer = await self._client.create(SERVICE_ACCOUNTS, namespace, body)

@@ -18,8 +18,8 @@ from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, NotFou
 from machinebot.kube.client import KubeClient
 from machinebot.kube.configmaps import ConfigMapStore, Content, StoredConfigMap
 from machinebot.kube.events import EventRecorder, Subject
+from machinebot.kube.owned import Owner
 from machinebot.kube.resources import AUTHORITY_LABEL, SELECTOR
-from machinebot.kube.secrets import Owner
 from machinebot.outputs.trust import pieces
 from machinebot.policy import backoff
 from machinebot.policy.credential import TrustBundle

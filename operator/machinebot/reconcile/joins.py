@@ -9,7 +9,7 @@ from machinebot.authority.interface import Authority
 from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.kube.events import EventRecorder, Subject
-from machinebot.kube.secrets import Owner
+from machinebot.kube.owned import Owner
 from machinebot.kube.tokens import FoundAccount, ServiceAccounts, missing
 from machinebot.metrics import Metrics
 from machinebot.policy.credential import BotIdentity, BotRef

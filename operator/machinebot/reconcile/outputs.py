@@ -13,8 +13,9 @@ from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.kube.client import Json, KubeClient
 from machinebot.kube.events import EventRecorder
+from machinebot.kube.owned import Owner
 from machinebot.kube.resources import BOTS, OUTPUTS, Resource
-from machinebot.kube.secrets import OWN_TYPES, Owner, SecretStore, StoredSecret
+from machinebot.kube.secrets import OWN_TYPES, SecretStore, StoredSecret
 from machinebot.kube.workloads import Workloads
 from machinebot.metrics import Metrics
 from machinebot.outputs import inspect, packing

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from machinebot.kube.secrets import is_managed, owner_uid
+from machinebot.kube.owned import is_managed, owner_uid
 from machinebot.reconcile.versions import is_newer
 
 NAME: Final = "machinebot-trust"

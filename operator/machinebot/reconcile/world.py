@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from typing_extensions import override
 
 from machinebot.errors import Invalid
+from machinebot.kube.owned import is_managed, owner_uid
 from machinebot.kube.resources import (
     AUTHORITIES,
     AUTHORITY_LABEL,
@@ -30,7 +31,6 @@ from machinebot.kube.resources import (
     SERVICE_ACCOUNTS,
     Resource,
 )
-from machinebot.kube.secrets import is_managed, owner_uid
 from machinebot.outputs.registry import MachineOutput, parse_output
 from machinebot.policy.credential import BotRef
 from machinebot.policy.globs import matches_any

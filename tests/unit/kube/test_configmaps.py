@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from machinebot.kube.configmaps import ConfigMapStore, Content, StoredConfigMap
+from machinebot.kube.owned import Owner
 from machinebot.kube.resources import CONFIG_MAPS
-from machinebot.kube.secrets import Owner
 from unit.kube.fakes import Json, Script
 
 OWNER = Owner("MachineAuthority", "default", "uid-of-it")

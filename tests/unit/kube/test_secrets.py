@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from machinebot.errors import Conflict, Invalid, NotFound, Unavailable
+from machinebot.kube.owned import Owner
 from machinebot.kube.resources import SECRETS, SERVICE_ACCOUNTS, TOKEN_REVIEWS
-from machinebot.kube.secrets import MAX_SECRET, Owner, SecretStore, StoredSecret
+from machinebot.kube.secrets import MAX_SECRET, SecretStore, StoredSecret
 from machinebot.kube.tokens import FoundAccount, ServiceAccounts, TokenReviews
 from unit.kube.fakes import Json, Script
 
