@@ -15,7 +15,7 @@ from controlplane.processes import ProgramError
 from demo.narration import Narrator
 from demo.story import POLL_SECONDS, STEPS, Demo, Stage, StepError, command_line
 from workbench.chart import HelmError
-from workbench.sshd import OpenSSHMissingError
+from workbench.programs import ProgramMissingError
 
 FAILURES = (
     StepError,
@@ -23,7 +23,7 @@ FAILURES = (
     ProgramError,
     HelmError,
     GoMissingError,
-    OpenSSHMissingError,
+    ProgramMissingError,
     OSError,
     subprocess.SubprocessError,
 )

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pwd
-import shutil
 import socket
 import stat
 import subprocess
@@ -17,6 +16,7 @@ from typing import ClassVar, Final, Literal, Self
 
 from controlplane.ports import ReservedPort
 from controlplane.processes import Part, ProgramError, wait_until
+from workbench.programs import find_program
 
 START_SECONDS: Final = 30.0
 """From start to the first answer; a second on an idle machine."""
@@ -27,18 +27,11 @@ MAKE_SECONDS: Final = 60.0
 LOGIN_SECONDS: Final = 30.0
 """For one login and one statement."""
 
-SBIN: Final = "/usr/sbin:/usr/local/sbin:/sbin"
-"""Where servers are; these directories are not on every user's PATH."""
-
 UNPRIVILEGED: Final = "nobody"
 """Who runs a server where we are root: PostgreSQL refuses root, and every system has this account."""
 
 
 TLSVersion = Literal["TLSv1.2", "TLSv1.3"]
-
-
-class DatabaseMissingError(RuntimeError):
-    """A program of a database is not installed; the text says what to install."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +70,7 @@ class Home:
             return words
         # A change of the account takes back the signal at the parent's death (prctl(2)), so that it is asked for again.
         identity = [f"--reuid={self._account.pw_uid}", f"--regid={self._account.pw_gid}", "--clear-groups"]
-        return [program("setpriv", package="util-linux"), *identity, "--pdeathsig=KILL", "--", *words]
+        return [find_program("setpriv", package="util-linux"), *identity, "--pdeathsig=KILL", "--", *words]
 
     def take(self, files: TLSFiles) -> TLSFiles:
         """Copies of the files with the modes that they have, in the account's hands.
@@ -113,24 +106,6 @@ class Home:
     def _give(self, path: Path, *, group_only: bool = False) -> None:
         if self._account is not None:
             os.chown(path, -1 if group_only else self._account.pw_uid, self._account.pw_gid)
-
-
-def program(name: str, *, package: str, places: Sequence[Path] = ()) -> str:
-    """The path of a program.
-
-    Args:
-        name: What it is called.
-        package: Debian's package of it.
-        places: Where to look before PATH.
-
-    Raises:
-        DatabaseMissingError: there is none; the text says what to install.
-    """
-    path = os.pathsep.join((*map(str, places), os.environ.get("PATH", os.defpath), SBIN))
-    found = shutil.which(name, path=path)
-    if found is None:
-        raise DatabaseMissingError(f"there is no {name} on this machine: apt-get install {package}")
-    return found
 
 
 def run(
@@ -188,7 +163,7 @@ class DatabaseServer(ABC):
             log: Its log.
 
         Raises:
-            DatabaseMissingError: it is not installed; the text says what to install.
+            ProgramMissingError: it is not installed; the text says what to install.
             ProgramError: its files could not be made.
         """
         self._files = files

@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from controlplane.ports import LOOPBACK
 from controlplane.processes import ProgramError
-from workbench.databases import LOGIN_SECONDS, DatabaseServer, TLSFiles, TLSVersion, make, program, run
+from workbench.databases import LOGIN_SECONDS, DatabaseServer, TLSFiles, TLSVersion, make, run
+from workbench.programs import find_program
 
 HOST: Final = "localhost"
 """The name by which clients reach the server by default; its certificate must prove it. The client has no way to be told the
@@ -50,7 +51,7 @@ class MariaDBServer(DatabaseServer):
             databases: Databases, open to every user.
 
         Raises:
-            DatabaseMissingError: there is no MariaDB; the text says what to install.
+            ProgramMissingError: there is no MariaDB; the text says what to install.
             ProgramError: mariadb-install-db failed.
         """
         self._users = users
@@ -129,7 +130,7 @@ class MariaDBServer(DatabaseServer):
     def _make(self) -> None:
         make(
             self._home.command(
-                program("mariadb-install-db", package="mariadb-server-core"),
+                find_program("mariadb-install-db", package="mariadb-server-core"),
                 "--no-defaults",
                 f"--datadir={self._home.path / 'data'}",
                 "--auth-root-authentication-method=socket",
@@ -148,7 +149,7 @@ class MariaDBServer(DatabaseServer):
         statements = "".join(f"{line};\n" for line in _statements(self._users, self._databases))
         users_file = self._home.write("users.sql", statements)
         return [
-            program("mariadbd", package="mariadb-server-core"),
+            find_program("mariadbd", package="mariadb-server-core"),
             "--no-defaults",
             f"--datadir={self._home.path / 'data'}",
             f"--tmpdir={self._home.path}",
@@ -181,7 +182,7 @@ def _statements(users: Mapping[str, str], databases: Sequence[str]) -> list[str]
 
 
 def _client() -> str:
-    return program("mariadb", package="mariadb-client-core")
+    return find_program("mariadb", package="mariadb-client-core")
 
 
 def _whoami() -> str:

@@ -3,7 +3,6 @@
 import grp
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -14,15 +13,13 @@ from typing import Final, Self
 
 from controlplane.ports import LOOPBACK, ReservedPort
 from controlplane.processes import Part, ProgramError, wait_until
+from workbench.programs import find_program
 
 START_SECONDS: Final = 20.0
 """From start to the first answer; well below a second on an idle machine."""
 
 CALL_SECONDS: Final = 30.0
 """For one request."""
-
-SBIN: Final = "/usr/sbin:/usr/local/sbin:/sbin"
-"""Where nginx is; these directories are not on every user's PATH."""
 
 UNPRIVILEGED: Final = "nobody"
 """Who the workers are where we are root; every system has this account."""
@@ -53,10 +50,6 @@ http {{
   }}
 }}
 """
-
-
-class NginxMissingError(RuntimeError):
-    """A program is not installed; the text says what to install."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +91,9 @@ class NginxServer:
             client_authorities: `ssl_client_certificate`: CAs of the clients.
 
         Raises:
-            NginxMissingError: there is no nginx; the text says what to install.
+            ProgramMissingError: there is no nginx; the text says what to install.
         """
-        program = _program("nginx", package="nginx-light")
+        program = find_program("nginx", package="nginx-light")
         self._held = ReservedPort(socket.SO_REUSEADDR)
         self._home = tempfile.TemporaryDirectory(prefix="machinebot-")
         self.port = self._held.number
@@ -144,10 +137,18 @@ class NginxServer:
             flags: More flags of curl, such as --header.
 
         Raises:
-            NginxMissingError: there is no curl; the text says what to install.
+            ProgramMissingError: there is no curl; the text says what to install.
             ProgramError: it took longer than `CALL_SECONDS`.
         """
-        line = [_program("curl", package="curl"), "--silent", "--show-error", "--noproxy", "*", "--write-out", "\n%{http_code}"]
+        line = [
+            find_program("curl", package="curl"),
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--write-out",
+            "\n%{http_code}",
+        ]
         line += ["--cacert", str(authorities), "--resolve", f"{host}:{self.port}:{LOOPBACK}"]
         if client is not None:
             line += ["--cert", str(client.certificate), "--key", str(client.key)]
@@ -173,11 +174,3 @@ class NginxServer:
 def _group() -> str:
     """The group of that account, which systems call differently."""
     return grp.getgrgid(pwd.getpwnam(UNPRIVILEGED).pw_gid).gr_name
-
-
-def _program(name: str, *, package: str) -> str:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), SBIN))
-    found = shutil.which(name, path=path)
-    if found is None:
-        raise NginxMissingError(f"there is no {name} on this machine: apt-get install {package}")
-    return found

@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from controlplane.ports import LOOPBACK
 from controlplane.processes import wait_until
-from workbench.databases import LOGIN_SECONDS, START_SECONDS, DatabaseServer, TLSFiles, TLSVersion, make, program, run
+from workbench.databases import LOGIN_SECONDS, START_SECONDS, DatabaseServer, TLSFiles, TLSVersion, make, run
+from workbench.programs import find_program
 
 HOST: Final = "db.data.svc"
 """The name by which clients reach the server by default; its certificate must prove it."""
@@ -68,7 +69,7 @@ class PostgresServer(DatabaseServer):
             maps: Lines of pg_ident.conf.
 
         Raises:
-            DatabaseMissingError: there is no PostgreSQL; the text says what to install.
+            ProgramMissingError: there is no PostgreSQL; the text says what to install.
             ProgramError: initdb failed.
         """
         self._users = users
@@ -196,7 +197,7 @@ class PostgresServer(DatabaseServer):
 def _program(name: str) -> str:
     versions = [path for path in DEBIAN.glob("*/bin") if re.fullmatch(r"\d+", path.parent.name)]
     newest_first = sorted(versions, key=lambda path: int(path.parent.name), reverse=True)
-    return program(name, package="postgresql", places=newest_first)
+    return find_program(name, package="postgresql", places=newest_first)
 
 
 def _environment() -> dict[str, str]:

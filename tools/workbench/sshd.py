@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Final, Self
 from controlplane.pki import write_private
 from controlplane.ports import LOOPBACK, ReservedPort
 from controlplane.processes import Part, ProgramError, wait_until
+from workbench.programs import find_program
 
 START_SECONDS: Final = 20.0
 """From start to the first banner; well below a second on an idle machine."""
@@ -26,9 +26,6 @@ BANNER_SECONDS: Final = 5.0
 
 LOGIN_SECONDS: Final = 30.0
 """For one command over ssh by default."""
-
-SBIN: Final = "/usr/sbin:/usr/local/sbin:/sbin"
-"""Where sshd is; these directories are not on every user's PATH."""
 
 PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 """Debian's sshd wants this empty directory when it runs as root; its package makes it only where systemd runs."""
@@ -42,10 +39,6 @@ _HAND_OVER: Final = (
     "socket.send_fds(socket.socket(fileno=1), [b'.'], [peer.fileno()])"
 )
 """A ProxyCommand for ProxyUseFdpass (ssh_config(5)): whatever the host is called, the connection goes to a port of ours."""
-
-
-class OpenSSHMissingError(RuntimeError):
-    """OpenSSH is not installed; the text says what to install."""
 
 
 class SSHServer:
@@ -76,9 +69,9 @@ class SSHServer:
             options: More lines of sshd_config; they win over ours.
 
         Raises:
-            OpenSSHMissingError: there is no sshd; the text says what to install.
+            ProgramMissingError: there is no sshd; the text says what to install.
         """
-        program = _program("sshd", package="openssh-server")
+        program = find_program("sshd", package="openssh-server")
         self._held = ReservedPort(socket.SO_REUSEADDR)
         self.port = self._held.number
         """Where it listens, on 127.0.0.1; the same after a restart."""
@@ -153,7 +146,7 @@ def ssh(
         The finished client with exit code (255 when it was refused) and output. It is not checked.
 
     Raises:
-        OpenSSHMissingError: there is no ssh; the text says what to install.
+        ProgramMissingError: there is no ssh; the text says what to install.
         ProgramError: it took longer than `timeout`.
     """
     settings = [
@@ -199,7 +192,7 @@ def ssh_by_config(
         The finished client with exit code (255 when it was refused) and output. It is not checked.
 
     Raises:
-        OpenSSHMissingError: there is no ssh; the text says what to install.
+        ProgramMissingError: there is no ssh; the text says what to install.
         ProgramError: it took longer than `timeout`.
     """
     return _run_ssh([*config_flags(config, port=port, user=user), *flags, host, *command], timeout, environment)
@@ -217,13 +210,13 @@ def ssh_agent(key: Path) -> Iterator[dict[str, str]]:
     """A real ssh-agent that holds the private key: the variables by which ssh finds it."""
     with tempfile.TemporaryDirectory() as place:  # the path of a socket has 107 characters at most
         socket_path, environment = Path(place) / "agent", {"PATH": os.environ.get("PATH", os.defpath)}
-        command = [_program("ssh-agent", package="openssh-client"), "-D", "-a", str(socket_path)]
+        command = [find_program("ssh-agent", package="openssh-client"), "-D", "-a", str(socket_path)]
         part = Part("ssh-agent", command, Path(place) / "log", environment)
         found = {"SSH_AUTH_SOCK": str(socket_path)}
         part.start()
         try:
             wait_until("ssh-agent", socket_path.is_socket, seconds=START_SECONDS, parts=[part])
-            add = [_program("ssh-add", package="openssh-client"), "-q", str(key)]
+            add = [find_program("ssh-add", package="openssh-client"), "-q", str(key)]
             subprocess.run(add, env=environment | found, stdin=subprocess.DEVNULL, timeout=LOGIN_SECONDS, check=True)
             yield found
         finally:
@@ -233,7 +226,7 @@ def ssh_agent(key: Path) -> Iterator[dict[str, str]]:
 def _run_ssh(
     arguments: Sequence[str], timeout: float, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    line = [_program("ssh", package="openssh-client"), *arguments]
+    line = [find_program("ssh", package="openssh-client"), *arguments]
     inherited = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
     try:
         return subprocess.run(
@@ -257,14 +250,6 @@ def write_files(directory: Path, content: Mapping[str, bytes]) -> dict[str, Path
         path.unlink(missing_ok=True)
         write_private(path, content[name])
     return paths
-
-
-def _program(name: str, *, package: str) -> str:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), SBIN))
-    found = shutil.which(name, path=path)
-    if found is None:
-        raise OpenSSHMissingError(f"there is no {name} on this machine: apt-get install {package}")
-    return found
 
 
 def _settings(program: str, port: int, trusted_user_ca_keys: Path, host_key: Path) -> dict[str, str]:

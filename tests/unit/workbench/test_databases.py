@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from controlplane.processes import ProgramError
-from workbench import databases, postgres
-from workbench.databases import DatabaseMissingError, Home, TLSFiles
+from workbench import databases, postgres, programs
+from workbench.databases import Home, TLSFiles
 from workbench.mariadb import MariaDBServer
 from workbench.postgres import PostgresServer
+from workbench.programs import ProgramMissingError
 
 
 @pytest.fixture
@@ -40,11 +41,11 @@ def test_a_server_that_is_not_installed_is_told_with_its_package(
     (empty / "setpriv").write_text("#!/bin/sh\n")
     (empty / "setpriv").chmod(0o755)
     monkeypatch.setenv("PATH", str(empty))
-    monkeypatch.setattr(databases, "SBIN", str(empty))
+    monkeypatch.setattr(programs, "SBIN", str(empty))
     monkeypatch.setattr(postgres, "DEBIAN", empty)
-    with pytest.raises(DatabaseMissingError, match="no initdb on this machine: apt-get install postgresql"):
+    with pytest.raises(ProgramMissingError, match="no initdb on this machine: apt-get install postgresql"):
         PostgresServer(tmp_path, files)
-    with pytest.raises(DatabaseMissingError, match="no mariadb-install-db on this machine: apt-get install mariadb-server-core"):
+    with pytest.raises(ProgramMissingError, match="no mariadb-install-db on this machine: apt-get install mariadb-server-core"):
         MariaDBServer(tmp_path, files, users={})
     assert list(temporary.iterdir()) == []
 
