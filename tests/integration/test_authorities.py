@@ -4,7 +4,7 @@ import asyncio
 import base64
 import copy
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,19 +32,10 @@ from support.line import Call
 from support.stage import Stage, Tenant, condition, told, unique
 from support.waiting import eventually
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cleared")]
 pytest_plugins = ["support.fixtures"]
 
 CONTENT = "generations.json"
-
-
-@pytest.fixture(autouse=True)
-def cleared(stage: Stage, authority: str) -> Iterator[None]:
-    """Takes away each test's own authorities: every look at the cluster reads six Secrets for each."""
-    assert authority
-    made = stage.count()
-    yield
-    stage.clear(*made)
 
 
 def ca_secrets(stage: Stage, name: str) -> dict[Purpose, StoredSecret]:

@@ -38,9 +38,8 @@ def running(stage: Stage) -> Iterator[RunningOperator]:
     """An operator of the test's own, since the address of its HTTPS stands in the tokens."""
     with stage.operator() as operator:
         operator.wait_leading()
-        made = stage.count()
-        yield operator
-        stage.clear(*made)
+        with stage.clearing():
+            yield operator
 
 
 @dataclass(frozen=True)

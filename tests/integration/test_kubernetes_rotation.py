@@ -10,19 +10,15 @@ import jwt
 import pytest
 
 from controlplane.cluster import ControlPlane, KubectlError
-from support.clock import SteppedClock
-from support.inprocess import RunningOperator
 from support.kubernetes_access import Kubectl, User, kubectl_with, user_of_token
-from support.stage import Stage, Tenant
+from support.rotation import OVERLAP, Rotation, rotation
+from support.stage import Stage
 from support.waiting import eventually
 from workbench.chart import CLUSTER_NAME
 
 pytestmark = pytest.mark.cluster
 pytest_plugins = ["support.fixtures"]
 
-OVERLAP = timedelta(hours=26)
-EVERY = timedelta(hours=100)
-"""Long after one generation signs, the next one has no heir yet: two generations at most."""
 MINUTE = timedelta(minutes=1)
 
 AUDIENCE = "https://api.staging.example.test"
@@ -30,23 +26,11 @@ ALLOW = {"kubernetesGroups": ["machinebot:viewers"], "spiffePaths": ["/ns/*"], "
 
 
 @dataclass(frozen=True)
-class Rotating:
-    """A bot with a kubeconfig, whose authority rotates its CAs.
+class Rotating(Rotation):
+    """A bot with a kubeconfig, whose authority rotates its CAs."""
 
-    The API server goes by the machine's own time, so that the operator's clock is brought back to it for every log-in: what it
-    then stores is of the stage of rotation that it has reached, and good now.
-    """
-
-    tenant: Tenant
-    running: RunningOperator
-    clock: SteppedClock
     plane: ControlPlane
     folder: Path
-
-    def at(self, offset: timedelta) -> None:
-        """Bring the operator's clock to that far from the machine's, and have it do all that is due."""
-        self.running.step(offset - self.clock.offset)
-        self.running.settle()
 
     def renewed(self, number: int) -> tuple[Kubectl, bytes]:
         """Kubectl with a certificate made now, and the CAs that stand beside it."""
@@ -71,18 +55,12 @@ class Rotating:
 @pytest.fixture
 def rotating(stage: Stage, plane: ControlPlane, tmp_path: Path) -> Iterator[Rotating]:
     """The authority is made so far in the past that its heir is due ten minutes ago, and the output ten minutes before that."""
-    clock = SteppedClock()
-    clock.step(-(EVERY - OVERLAP) - 10 * MINUTE)
-    name = stage.authority(embedded={"rotation": {"every": "100h", "overlap": "26h"}})
-    with stage.tenant(name) as tenant, stage.operator(clock=clock, watch_namespaces=(tenant.namespace,)) as running:
-        running.wait_leading()
-        stage.authority_ready(name)
-        found = Rotating(tenant, running, clock, plane, tmp_path)
-        found.at(-20 * MINUTE)
+    with rotation(stage, 10 * MINUTE) as made:
+        tenant = made.tenant
         tenant.bot(roles=(stage.role(allow=ALLOW),))
         tenant.output("cluster", kubernetes={})
         tenant.ready("cluster")
-        yield found
+        yield Rotating(tenant, made.running, made.clock, plane, tmp_path)
 
 
 def test_a_bundle_that_is_brought_up_to_date_within_the_overlap_never_refuses(rotating: Rotating, plane: ControlPlane) -> None:

@@ -573,7 +573,7 @@ def test_a_lost_status_is_made_again_from_the_secret_alone(tenant: Tenant, role:
     running.settle()
     before = tenant.status()
     mark = tenant.mark()
-    tenant.stage.cluster.patch("MachineOutput", tenant.namespace, "web", {"status": None}, subresource="status")
+    tenant.put_status(None)
     tenant.ready()
     running.settle()
     after = tenant.status()
@@ -603,7 +603,7 @@ def test_a_forged_status_is_made_again_from_the_secret_alone(
     running.settle()
     before = tenant.status()
     mark = tenant.mark()
-    tenant.stage.cluster.patch("MachineOutput", tenant.namespace, "web", {"status": forged}, subresource="status")
+    tenant.put_status(forged)
     eventually("the status is true again", lambda: tenant.status() == before)
     running.settle()
     assert tenant.secret().version == secret.version

@@ -237,7 +237,7 @@ def test_a_lost_status_restarts_nothing(tenant: Tenant, role: str, running: Runn
     secret = renewed(tenant, secret, running)
     before = tenant.status()
     mark = tenant.mark()
-    tenant.stage.cluster.patch("MachineOutput", tenant.namespace, "web", {"status": None}, subresource="status")
+    tenant.put_status(None)
     tenant.ready()
     running.settle()
     after = tenant.status()
@@ -253,7 +253,7 @@ def test_an_older_status_put_back_from_a_backup_repeats_a_patch_that_changes_not
     secret = issued(tenant, role, running, rolloutRestart=these("front"))
     backup = tenant.status()
     secret = renewed(tenant, secret, running)
-    tenant.stage.cluster.patch("MachineOutput", tenant.namespace, "web", {"status": backup}, subresource="status")
+    tenant.put_status(backup)
     eventually("the status is made good", lambda: tenant.status()["restartedFor"] == secret.serial)
     running.settle()
     assert restarts(tenant, "front") == 1

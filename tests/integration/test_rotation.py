@@ -8,19 +8,15 @@ from typing import Any
 
 import pytest
 
-from support.clock import SteppedClock
-from support.inprocess import RunningOperator
 from support.logins import HOST, is_let_in, serving
 from support.mounting import mounted
-from support.stage import Stage, Tenant
+from support.rotation import OVERLAP, Rotation, rotation
+from support.stage import Stage
 from workbench.nginx import ClientFiles, NginxServer
 
 pytestmark = pytest.mark.cluster
 pytest_plugins = ["support.fixtures"]
 
-OVERLAP = timedelta(hours=26)
-EVERY = timedelta(hours=100)
-"""Long after one generation signs, the next one has no heir yet: two generations at most."""
 LITTLE = timedelta(minutes=10)
 """More than what passes by itself between two steps of the clock."""
 
@@ -49,22 +45,10 @@ TRUST: dict[str, tuple[str, bytes]] = {
 
 
 @dataclass(frozen=True)
-class Rotating:
-    """Four outputs whose authority rotates its CAs.
+class Rotating(Rotation):
+    """Four outputs whose authority rotates its CAs."""
 
-    The programs go by the machine's own time, so that the clock of the operator is brought back to it for every login: what
-    it then stores is of the stage of rotation that it has reached, and good now.
-    """
-
-    tenant: Tenant
-    running: RunningOperator
-    clock: SteppedClock
     folder: Path
-
-    def at(self, offset: timedelta) -> None:
-        """Bring the operator's clock to that far from the machine's, and have it do all that is due."""
-        self.running.step(offset - self.clock.offset)
-        self.running.settle()
 
     def states(self) -> list[str]:
         """The generations of each CA, which are all at the same stage."""
@@ -101,20 +85,14 @@ class Rotating:
 @pytest.fixture
 def rotating(stage: Stage, tmp_path: Path) -> Iterator[Rotating]:
     """The authority is made so far in the past that its heir is due a little ago, and the outputs a little before that."""
-    clock = SteppedClock()
-    clock.step(-(EVERY - OVERLAP) - LITTLE)
-    name = stage.authority(embedded={"rotation": {"every": "100h", "overlap": "26h"}})
-    with stage.tenant(name) as tenant, stage.operator(clock=clock, watch_namespaces=(tenant.namespace,)) as running:
-        running.wait_leading()
-        stage.authority_ready(name)
-        found = Rotating(tenant, running, clock, tmp_path)
-        found.at(-2 * LITTLE)
+    with rotation(stage, LITTLE) as made:
+        tenant = made.tenant
         tenant.bot(roles=(stage.role(allow=ALLOW),))
         for each, spec in OUTPUTS.items():
             tenant.output(each, **spec)
         for each in OUTPUTS:
             tenant.ready(each)
-        yield found
+        yield Rotating(tenant, made.running, made.clock, tmp_path)
 
 
 def test_logins_and_calls_work_all_through_a_rotation_of_the_cas(rotating: Rotating) -> None:

@@ -7,7 +7,6 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,20 +26,11 @@ from support.verifier import Answer, fetch, public_of, trusting
 from support.waiting import eventually
 from workbench.chart import CLUSTER_NAME
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cleared")]
 pytest_plugins = ["support.fixtures"]
 
 DOMAIN = TrustDomain(CLUSTER_NAME)
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def cleared(stage: Stage, authority: str) -> Iterator[None]:
-    """Takes away each test's own authorities."""
-    assert authority
-    made = stage.count()
-    yield
-    stage.clear(*made)
 
 
 @pytest.fixture

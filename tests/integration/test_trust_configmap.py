@@ -96,12 +96,11 @@ class Spaces:
 def spaces(stage: Stage, authority: str, running: RunningOperator) -> Iterator[Spaces]:
     assert authority
     assert running.running
-    made = stage.count()
     held = Spaces(stage)
-    yield held
-    for name in held.made:
-        stage.cluster.delete("Namespace", "", name)
-    stage.clear(*made)
+    with stage.clearing():
+        yield held
+        for name in held.made:
+            stage.cluster.delete("Namespace", "", name)
 
 
 def data_of(running: RunningOperator, authority: str) -> dict[str, str]:

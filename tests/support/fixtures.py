@@ -57,3 +57,11 @@ def tenant(stage: Stage, authority: str, running: RunningOperator) -> Iterator[T
 def role(stage: Stage) -> str:
     """A role that gives a bot the logins that it asks for, in every namespace."""
     return stage.role()
+
+
+@pytest.fixture
+def cleared(stage: Stage, authority: str) -> Iterator[None]:
+    """Takes away each test's own authorities: every look at the cluster reads six Secrets for each."""
+    assert authority
+    with stage.clearing():
+        yield

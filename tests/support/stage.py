@@ -124,6 +124,13 @@ class Stage:
         """How many roles and authorities were made here: for `clear`."""
         return len(self._roles), len(self._authorities)
 
+    @contextlib.contextmanager
+    def clearing(self) -> Iterator[None]:
+        """What is made here in the block and has no namespace is taken away at its end."""
+        made = self.count()
+        yield
+        self.clear(*made)
+
     def clear(self, roles: int = 0, authorities: int = 0) -> None:
         """Take away what was made here and has no namespace, from those numbers on."""
         for name in self._roles[roles:]:
@@ -204,6 +211,10 @@ class Tenant:
         """Annotate an output with ours: `renew="1"` is machinebot.dev/renew."""
         notes = {f"machinebot.dev/{key}": value for key, value in annotations.items()}
         self.stage.cluster.patch("MachineOutput", self.namespace, name, {"metadata": {"annotations": notes}})
+
+    def put_status(self, status: Json | None, name: str = "web") -> None:
+        """Merge into the status of an output, as only the operator and administrators may; None takes it away."""
+        self.stage.cluster.patch("MachineOutput", self.namespace, name, {"status": status}, subresource="status")
 
     def touch_secret(self, name: str, patch: Json) -> StoredSecret:
         """Merge into a Secret, as another controller or a person would."""
