@@ -11,7 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
 # No index: what is not among the checked files is not installed.
 RUN python -m venv --without-pip /opt/machinebot \
-    && pip --python /opt/machinebot/bin/python install --no-index --find-links=/wheels .
+    && pip --python /opt/machinebot/bin/python install --no-index --find-links=/wheels '.[operator]'
 
 FROM python:3.13-slim-bookworm
 ENV PATH=/opt/machinebot/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

@@ -75,7 +75,7 @@ crds-check: setup
 	  && echo "crds/ is what the models say"
 
 constraints: setup ## constraints.txt from pyproject.toml; with UPGRADE=--upgrade to the newest versions
-	$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --universal --group dev pyproject.toml \
+	$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --universal --all-extras --group dev pyproject.toml \
 	  -o constraints.txt $(UPGRADE)
 
 clean: ## remove .venv and the caches in this folder (not the control plane's programs, which take minutes to build)

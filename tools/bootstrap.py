@@ -194,7 +194,9 @@ def install_packages(environment: Path, tell: Say) -> None:
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
     count = count_pinned((ROOT / CONSTRAINTS).read_text())
     tell(f"installing the {count} packages of {CONSTRAINTS}; the first time takes a minute")
-    run([*pip, "--require-hashes", "--requirement", ROOT / CONSTRAINTS], what=f"pip install -r {CONSTRAINTS}")
+    # The list is whole, so nothing is resolved: pip would look for newer versions of what a package wants with extras, which
+    # the list does not have.
+    run([*pip, "--no-deps", "--require-hashes", "--requirement", ROOT / CONSTRAINTS], what=f"pip install -r {CONSTRAINTS}")
     tell("installing the project itself, editable")
     run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], what="pip install -e .")
     stamp.write_text(wanted)
