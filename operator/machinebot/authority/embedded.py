@@ -25,7 +25,7 @@ from machinebot.authority.profiles import (
 from machinebot.authority.rotation import LAST_CALL, active, in_order
 from machinebot.authority.subjects import SUBJECTS, spiffe_id
 from machinebot.errors import Denied, Invalid, Unavailable
-from machinebot.joins.kubernetes import verify_review
+from machinebot.joins.reviews import verify_review
 from machinebot.policy.credential import (
     BotIdentity,
     BotRef,

@@ -21,6 +21,13 @@ from machinebot.errors import Invalid
 from machinebot.policy.credential import Form, Purpose, Usage
 from machinebot.policy.lifetimes import MAXIMUM
 
+NOTE: Final = x509.ObjectIdentifier("2.25.240706938363293884621838617768438192430")
+"""The extension of identities of bots: which instance it is, as JSON in a UTF8String. The arc of UUIDs (ITU-T X.667) needs no
+registration."""
+
+MAX_NOTE: Final = 2048
+"""Longest note, characters."""
+
 MAX_PRINCIPALS: Final = 256
 """Most principals of an SSH certificate: OpenSSH refuses one with more (SSHKEY_CERT_MAX_PRINCIPALS)."""
 
@@ -94,6 +101,7 @@ class X509Profile:
         key_usage: The critical keyUsage.
         extended_key_usage: The extendedKeyUsage, exactly.
         dns_names: Whether it may carry DNS names.
+        note: Whether it carries a note of ours, in the extension `NOTE`.
     """
 
     usage: Usage
@@ -101,6 +109,7 @@ class X509Profile:
     key_usage: x509.KeyUsage
     extended_key_usage: tuple[x509.ObjectIdentifier, ...]
     dns_names: bool = False
+    note: bool = False
 
     def __post_init__(self) -> None:
         _checked_ceiling(self.ceiling)
@@ -188,6 +197,7 @@ class Subject:
         spiffe_id: The one URI in the subjectAltName.
         unit: OU, or None.
         dns_names: DNS names in the subjectAltName, after the URI.
+        note: Text of the extension `NOTE`, or None where there is none.
     """
 
     organizations: tuple[str, ...]
@@ -195,6 +205,7 @@ class Subject:
     spiffe_id: str
     unit: str | None = None
     dns_names: tuple[str, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +297,10 @@ DATABASE_NODE: Final = _x509(Usage.DATABASE_NODE, _PEER, dns_names=True)
 KUBERNETES: Final = _x509(Usage.KUBERNETES, _CLIENT)
 WORKLOAD: Final = _x509(Usage.WORKLOAD, _PEER, dns_names=True)
 """An X509-SVID is good for both ends of a connection (X509-SVID, section 4.4)."""
+BOT: Final = X509Profile(
+    usage=Usage.BOT, ceiling=MAXIMUM.length, key_usage=DIGITAL_SIGNATURE, extended_key_usage=_CLIENT, note=True
+)
+"""The identity of a bot outside of the cluster, at the join API."""
 WORKLOAD_TOKEN: Final = TokenProfile(usage=Usage.WORKLOAD_TOKEN, ceiling=MAXIMUM.length)
 
 PROFILES: Final[Mapping[Usage, Profile]] = MappingProxyType(
@@ -302,13 +317,14 @@ PROFILES: Final[Mapping[Usage, Profile]] = MappingProxyType(
             KUBERNETES,
             WORKLOAD,
             WORKLOAD_TOKEN,
+            BOT,
         )
     }
 )
 """The profile of every usage."""
 
-FOR_BOTS: Final = frozenset(Usage) - {Usage.IDENTITY_SERVER}
-"""What bots may ask for."""
+FOR_BOTS: Final = frozenset(Usage) - {Usage.IDENTITY_SERVER, Usage.BOT}
+"""What bots may ask for: our own HTTPS is none of it, and who a bot is follows from a join alone."""
 
 
 def check_usages(usages: frozenset[Usage]) -> None:

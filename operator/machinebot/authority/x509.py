@@ -3,12 +3,13 @@
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.asn1 import encode_der
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from machinebot.authority.checks import check_request
 from machinebot.authority.generations import Generation, signature_hash
-from machinebot.authority.profiles import Subject, X509Request
+from machinebot.authority.profiles import NOTE, Subject, X509Request
 from machinebot.authority.x509_checks import check_x509
 
 _NO_CA: Final = x509.BasicConstraints(ca=False, path_length=None)
@@ -31,6 +32,11 @@ def alternative_names(subject: Subject) -> x509.SubjectAlternativeName:
     return x509.SubjectAlternativeName(names)
 
 
+def note(text: str) -> x509.UnrecognizedExtension:
+    """The extension `NOTE` with that text as a UTF8String (X.690, section 8.23)."""
+    return x509.UnrecognizedExtension(NOTE, encode_der(text))
+
+
 def sign(request: X509Request, issuer: Generation) -> bytes:
     """The certificate as PEM, checked before and after the signing.
 
@@ -39,7 +45,7 @@ def sign(request: X509Request, issuer: Generation) -> bytes:
     """
     check_request(request, issuer)
     authority_key = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer.key.subject_key_identifier)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .issuer_name(issuer.issuer.subject)
         .subject_name(distinguished_name(request.subject))
@@ -53,6 +59,8 @@ def sign(request: X509Request, issuer: Generation) -> bytes:
         .add_extension(alternative_names(request.subject), critical=False)
         .add_extension(authority_key, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(request.public_key), critical=False)
-        .sign(issuer.key.private_key, signature_hash(issuer.key.private_key))
     )
+    if request.subject.note is not None:
+        builder = builder.add_extension(note(request.subject.note), critical=False)
+    certificate = builder.sign(issuer.key.private_key, signature_hash(issuer.key.private_key))
     return check_x509(certificate.public_bytes(Encoding.DER), request, issuer).public_bytes(Encoding.PEM)

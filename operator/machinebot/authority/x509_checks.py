@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.asn1 import decode_der
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from machinebot.authority.checks import hold
 from machinebot.authority.generations import Generation
-from machinebot.authority.profiles import X509Request
+from machinebot.authority.profiles import MAX_NOTE, NOTE, X509Request
 from machinebot.policy.names import MAX_SUBJECT_PART, NAME_RULES, NameKind
 
 
@@ -69,8 +70,9 @@ def _x509_subject(certificate: x509.Certificate, request: X509Request, _issuer: 
     return fits and [(part.oid, part.value) for part in certificate.subject] == parts
 
 
-def _x509_extensions(certificate: x509.Certificate, _request: X509Request, _issuer: Generation) -> bool:
-    return {extension.oid: extension.critical for extension in certificate.extensions} == _EXTENSIONS
+def _x509_extensions(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    asked = {**_EXTENSIONS, NOTE: False} if request.profile.note else _EXTENSIONS
+    return {extension.oid: extension.critical for extension in certificate.extensions} == asked
 
 
 def _x509_no_ca(certificate: x509.Certificate, _request: X509Request, _issuer: Generation) -> bool:
@@ -96,6 +98,14 @@ def _x509_one_spiffe_id(certificate: x509.Certificate, request: X509Request, _is
 def _x509_dns_names(_certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
     names = request.subject.dns_names
     return not names or (request.profile.dns_names and all(NAME_RULES[NameKind.DNS_NAMES].fits(name) for name in names))
+
+
+def _x509_note(certificate: x509.Certificate, request: X509Request, _issuer: Generation) -> bool:
+    asked = request.subject.note
+    if not request.profile.note or asked is None:
+        return not request.profile.note and asked is None
+    found = _extension(certificate, NOTE)
+    return isinstance(found, x509.UnrecognizedExtension) and len(asked) <= MAX_NOTE and decode_der(str, found.value) == asked
 
 
 def _x509_key_identifiers(certificate: x509.Certificate, request: X509Request, issuer: Generation) -> bool:
@@ -125,6 +135,7 @@ X509_CHECKS: Final[tuple[Callable[[x509.Certificate, X509Request, Generation], b
     _x509_extended_key_usage,
     _x509_one_spiffe_id,
     _x509_dns_names,
+    _x509_note,
     _x509_key_identifiers,
     _x509_signature,
 )

@@ -25,6 +25,8 @@ class Purpose(StrEnum):
     DATABASE = "database"
     KUBERNETES = "kubernetes"
     WORKLOAD = "workload"
+    BOT = "bot"
+    """Identities of bots outside of the cluster: what the join API knows them by, good for nothing else."""
 
     @property
     def is_ssh(self) -> bool:
@@ -53,6 +55,7 @@ class Usage(StrEnum):
     KUBERNETES = "kubernetes"
     WORKLOAD = "workload"
     WORKLOAD_TOKEN = "workload-token"  # noqa: S105 - a use, not a password
+    BOT = "bot"
 
     @property
     def purpose(self) -> Purpose:
@@ -79,6 +82,7 @@ _PURPOSES: Final[Mapping[Usage, Purpose]] = MappingProxyType(
         Usage.KUBERNETES: Purpose.KUBERNETES,
         Usage.WORKLOAD: Purpose.WORKLOAD,
         Usage.WORKLOAD_TOKEN: Purpose.WORKLOAD,
+        Usage.BOT: Purpose.BOT,
     }
 )
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel as to_camel  # noqa: PLC0414 - part of our face
 
 GROUP: Final = "machinebot.dev"
 """API group of every kind."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machinebot.errors import Denied
-from machinebot.joins.kubernetes import CHECKS, verify_review
+from machinebot.joins.reviews import CHECKS, verify_review
 from machinebot.policy.credential import ServiceAccountRef
 
 AUDIENCE = "example.test"

@@ -1,0 +1,1 @@
+"""One file a join method, each with a constant `METHOD`; the registry finds them."""

@@ -1,0 +1,69 @@
+"""Reads what comes from outside in one way only: JSON without duplicate keys, base64url in its one canonical form."""
+
+import base64
+import binascii
+import json
+from typing import Any, NoReturn
+
+MAX_DEPTH = 32
+"""Deepest nesting of JSON that is taken; tokens of platforms have four levels at most."""
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """A JSON object (RFC 8259), its keys unique at every level, its numbers finite, its text UTF-8.
+
+    Two readers of an object with a key that stands there twice may see different values: such a one is refused.
+
+    Args:
+        data: At most some ten KiB: the caller has bounded it.
+
+    Raises:
+        ValueError: It is none. The text shows nothing of it.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        raise ValueError("no JSON object with unique keys") from None
+    if not isinstance(value, dict) or _depth(value) > MAX_DEPTH:
+        raise ValueError("no JSON object with unique keys")
+    return value
+
+
+def base64url(text: str) -> bytes:
+    """Bytes from base64url without padding (RFC 7515, appendix C), in the one form that encoding them gives.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        raw = text.encode("ascii")
+        data = base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raise ValueError("no base64url") from None
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != raw:
+        raise ValueError("no base64url")
+    return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _refused(_constant: str) -> NoReturn:
+    raise ValueError("not a number")
+
+
+def _depth(value: object) -> int:
+    deepest = 0
+    pending = [(value, 1)]
+    while pending:
+        each, depth = pending.pop()
+        deepest = max(deepest, depth)
+        if isinstance(each, dict):
+            pending += [(inner, depth + 1) for inner in each.values()]
+        elif isinstance(each, list):
+            pending += [(inner, depth + 1) for inner in each]
+    return deepest
