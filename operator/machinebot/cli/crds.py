@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from machinebot.outputs.registry import schema_model
-from machinebot.resources import authority, bot, crdgen, output, role
+from machinebot.joins import registry as joins
+from machinebot.outputs import registry as outputs
+from machinebot.resources import authority, bot, crdgen, join_token, lock, output, role
 
 
 def all_crds() -> Mapping[str, str]:
@@ -12,6 +13,8 @@ def all_crds() -> Mapping[str, str]:
         (authority.KIND, authority.MachineAuthority),
         (role.KIND, role.MachineRole),
         (bot.KIND, bot.MachineBot),
-        (output.KIND, schema_model()),
+        (output.KIND, outputs.schema_model()),
+        (join_token.KIND, joins.schema_model()),
+        (lock.KIND, lock.MachineLock),
     )
     return crdgen.all_crds(models)

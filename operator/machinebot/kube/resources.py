@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from machinebot.resources import authority, bot, output, role
+from machinebot.resources import authority, bot, join_token, lock, output, role
 from machinebot.resources.meta import GROUP, VERSION, Kind
 
 
@@ -43,6 +43,8 @@ AUTHORITIES: Final = _ours(authority.KIND)
 ROLES: Final = _ours(role.KIND)
 BOTS: Final = _ours(bot.KIND)
 OUTPUTS: Final = _ours(output.KIND)
+JOIN_TOKENS: Final = _ours(join_token.KIND)
+LOCKS: Final = _ours(lock.KIND)
 SECRETS: Final = Resource("/api/v1", "secrets", namespaced=True)
 SERVICE_ACCOUNTS: Final = Resource("/api/v1", "serviceaccounts", namespaced=True)
 TOKEN_REVIEWS: Final = Resource("/apis/authentication.k8s.io/v1", "tokenreviews", namespaced=False)

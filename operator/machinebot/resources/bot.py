@@ -129,11 +129,38 @@ class ServiceAccountStatus(Model):
     uid: str = Field(description="Its UID: one of the same name that was made later is another one.", max_length=64)
 
 
+MAX_INSTANCES: Final = 10
+"""Most instances that status shows: those seen last. Thousands of jobs a day may join as one bot."""
+
+MAX_ATTRIBUTES: Final = 16
+"""Most attributes of an instance that status shows."""
+
+
+class BotInstance(Model):
+    """One running holder of the bot's identity, that joined from outside of the operator."""
+
+    id: str = Field(description="Identifier of the instance, a UUID; a MachineLock can name it.", max_length=36)
+    method: str = Field(description="The join method.", max_length=63)
+    join_token: str = Field(description="The MachineJoinToken that it joined by.", max_length=MAX_NAME)
+    generation: int = Field(default=1, description="How many identities it has had, where they are renewed.", ge=1)
+    attributes: Annotated[Mapping[str, Annotated[str, Field(max_length=256)]], Field(max_length=MAX_ATTRIBUTES)] = Field(
+        default_factory=dict, description="What its platform says of it, by the names of the rules."
+    )
+    joined_at: str = Field(description="When it joined first.", json_schema_extra={"format": "date-time"})
+    last_seen: str = Field(description="When it last got an identity.", json_schema_extra={"format": "date-time"})
+    expires_at: str = Field(description="When that identity ends.", json_schema_extra={"format": "date-time"})
+
+
 class MachineBotStatus(Status):
     """What the operator answers."""
 
     service_account: ServiceAccountStatus | None = Field(default=None, description="The ServiceAccount that the bot joined with.")
     outputs: int = Field(default=0, description="How many MachineOutputs name this bot.", ge=0)
+    instances: tuple[BotInstance, ...] = Field(
+        default=(),
+        description="Who joined as the bot from outside of the operator: those seen last, each until its identity ends.",
+        max_length=MAX_INSTANCES,
+    )
     warnings: tuple[str, ...] = Field(default=(), description="What works but is probably not meant.", max_length=16)
 
 

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
+from machinebot.clock import parse_rfc3339
 from machinebot.resources.meta import (
     MAX_NAME,
     PENDING_STATUS,
@@ -36,8 +37,15 @@ KIND: Final = Kind(
 MOMENT: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
 """A moment as people write it here: RFC 3339, UTC, whole seconds."""
 
+
+def _checked_moment(text: str) -> str:
+    parse_rfc3339(text)
+    return text
+
+
 Moment = Annotated[
     str,
+    AfterValidator(_checked_moment),
     Field(
         pattern=MOMENT,
         max_length=20,
@@ -97,7 +105,9 @@ class MachineLockSpec(Model):
 
     target: LockTarget = Field(description="What is locked.")
     message: str = Field(
-        default="", description="Why, for people: shown to whoever is refused. Must hold nothing secret.", max_length=1024
+        default="",
+        description="Why, for people: shown to whoever is refused. Must hold nothing secret. Default: none.",
+        max_length=1024,
     )
     expires: Moment | None = Field(default=None, description="When the lock ends by itself. Default: when it is deleted.")
 
