@@ -1,4 +1,4 @@
-"""The join method `kubernetes`: what a TokenReview must say of a ServiceAccount token (authentication.k8s.io/v1).
+"""What a TokenReview must say of a ServiceAccount token (authentication.k8s.io/v1).
 
 Nothing that the API server says is quoted in a message: its errors repeat claims of the token.
 """
@@ -22,12 +22,17 @@ _UID: Final = re.compile(r"[!-~]{1,128}")
 """The API server makes UIDs; a longer or unprintable one is none of its."""
 
 
+POD: Final = "authentication.kubernetes.io/pod-name"
+"""Where the API server tells the pod that a token is bound to (since Kubernetes 1.22)."""
+
+
 class _User(Model):
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
     username: str = ""
     uid: str = ""
     groups: list[str] = Field(default_factory=list)
+    extra: dict[str, list[str]] = Field(default_factory=dict)
 
 
 class _Review(Model):
@@ -137,3 +142,13 @@ def verify_review(status: Mapping[str, Any], *, audience: str) -> ServiceAccount
             raise Denied(reason, message)
     namespace, name = review.account or ("", "")
     return ServiceAccountRef(namespace=namespace, name=name, uid=review.user.uid)
+
+
+def pod_of(status: Mapping[str, Any]) -> str:
+    """Name of the pod that a reviewed token is bound to; empty where it is bound to none.
+
+    Args:
+        status: One that `verify_review` has let pass.
+    """
+    pods = _Review.model_validate(status).user.extra.get(POD, [])
+    return pods[0] if len(pods) == 1 else ""
