@@ -29,7 +29,9 @@ from machinebot.policy.credential import TrustAnchor
 from machinebot.reconcile.authorities import Authorities, AuthorityReconciler
 from machinebot.reconcile.bots import BotReconciler
 from machinebot.reconcile.bundles import BundleReconciler
+from machinebot.reconcile.join_tokens import JoinTokenReconciler
 from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.locks import LockReconciler
 from machinebot.reconcile.outputs import OutputReconciler, OutputServices
 from machinebot.reconcile.roles import RoleReconciler
 from machinebot.reconcile.trust import TrustKeeper
@@ -226,6 +228,7 @@ class Operator:
             enqueue=enqueue,
         )
         bots = BotReconciler(client=client, world=world, joins=joins, authorities=authorities, events=events, clock=clock)
+        locks = LockReconciler(client=client, world=world, clock=clock, enqueue=enqueue)
         outputs = OutputReconciler(
             OutputServices(
                 client=client,
@@ -251,6 +254,8 @@ class Operator:
                 Sort.ROLE: RoleReconciler(client, world, clock).reconcile,
                 Sort.BOT: bots.reconcile,
                 Sort.OUTPUT: outputs.reconcile,
+                Sort.LOCK: locks.reconcile,
+                Sort.JOIN_TOKEN: JoinTokenReconciler(client=client, world=world, clock=clock).reconcile,
             },
             metrics=metrics,
             clock=clock,

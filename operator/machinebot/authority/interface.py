@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, TrustBundle
+from machinebot.policy.locks import Lock
 from machinebot.resources.authority import MachineAuthoritySpec
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.role import MachineRole
@@ -14,7 +15,7 @@ REJOIN: Final = frozenset({"IdentityExpired", "IdentityReplaced"})
 
 
 class Directory(Protocol):
-    """The bots and roles there are, from a cache: asked often, never waits."""
+    """The bots, roles and locks there are, from a cache: asked often, never waits."""
 
     def bot(self, ref: BotRef) -> MachineBot | None:
         """The bot, or None where there is none."""
@@ -22,6 +23,10 @@ class Directory(Protocol):
 
     def roles(self) -> Mapping[str, MachineRole]:
         """Every role by its name."""
+        ...
+
+    def locks(self) -> tuple[Lock, ...]:
+        """Every lock, in force or not."""
         ...
 
 

@@ -3,7 +3,7 @@
 Shared by the authority, which then signs it, and by those who ask whether what they hold is still what they would get.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -14,8 +14,9 @@ from machinebot.authority.subjects import common_name
 from machinebot.errors import Denied, Invalid
 from machinebot.policy import choices
 from machinebot.policy.credential import BotRef, Usage, Wish
-from machinebot.policy.grants import Grant, grant
+from machinebot.policy.grants import Grant, grant, select_roles
 from machinebot.policy.lifetimes import BACKDATE, MAXIMUM, Lifetime, Limit, lifetime
+from machinebot.policy.locks import Lock, Subject, check_not_locked
 from machinebot.policy.names import NAME_RULES, NameKind, is_path_of_a_bot, own_path
 from machinebot.policy.templates import Origin
 from machinebot.resources.authority import MachineAuthoritySpec
@@ -52,6 +53,7 @@ def plan(
     roles: Mapping[str, MachineRole],
     ca_not_after: datetime | None,
     now: datetime,
+    locks: Iterable[Lock] = (),
 ) -> Plan:
     """What an issue gives the bot, or the very refusal that it would meet.
 
@@ -64,13 +66,15 @@ def plan(
         roles: Every role there is, by name.
         ca_not_after: End of the CA generation that will sign. None where the plan is only compared with another: the rest of a
             CA's life shrinks all the time and is applied at the signing.
-        now: The time; used only with ca_not_after.
+        now: The time; used only with ca_not_after and locks.
+        locks: Every lock there is. Whoever signs for an instance has its own locks checked besides: a plan knows none.
 
     Raises:
-        Denied: A rule forbids it.
+        Denied: A rule or a lock forbids it.
         Invalid: The wish cannot be fulfilled as it stands.
     """
     check_not_deleting(bot)
+    check_not_locked(locks, Subject(ref_of(bot), roles=frozenset(select_roles(bot.spec, wanted_roles))), now)
     check_usages(wish.usages)
     carried = _carried(wish)
     full = grant(
@@ -94,6 +98,11 @@ def check_not_deleting(bot: MachineBot) -> None:
     """
     if bot.metadata.deletion_timestamp is not None:
         raise Denied("BotDeleting", f"the bot {bot.metadata.name!r} is being deleted: create it again, or delete its outputs too")
+
+
+def ref_of(bot: MachineBot) -> BotRef:
+    """The bot's namespace and name."""
+    return BotRef(bot.metadata.namespace, bot.metadata.name)
 
 
 def _limits(spec: MachineAuthoritySpec, bot: MachineBot) -> tuple[Limit, ...]:
@@ -214,7 +223,7 @@ def _check_own_user(asking: _Asking) -> None:
             f"the roles {asking.role_names} give neither a Kubernetes user nor a group{asking.taken(users, groups)}, so that the "
             f"credential could do nothing: {choices.way_out(groups, others)}",
         )
-    bot = BotRef(asking.bot.metadata.namespace, asking.bot.metadata.name)
+    bot = ref_of(asking.bot)
     if asking.full.denies(users, bot.user) or asking.full.denies(users, common_name(bot)):
         raise Denied(
             NAME_RULES[users].denied,

@@ -11,7 +11,8 @@ import kopf
 from typing_extensions import override
 
 from machinebot.errors import Unavailable
-from machinebot.kube.resources import AUTHORITIES, BOTS, OUTPUTS, ROLES, Resource
+from machinebot.kube.resources import Resource
+from machinebot.reconcile.world import RESOURCES
 from machinebot.resources.meta import GROUP, VERSION
 
 CHUNK: Final = 500
@@ -35,7 +36,7 @@ Knows = Callable[[Resource, Mapping[str, Any]], bool]
 def registry(observe: Observe, knows: Knows) -> kopf.OperatorRegistry:
     """The handlers for kopf: one `on.event` a kind, and the log-in."""
     handlers = kopf.OperatorRegistry()
-    for resource in (AUTHORITIES, ROLES, BOTS, OUTPUTS):
+    for resource in RESOURCES.values():
         _register(handlers, resource, observe, knows)
     kopf.on.login(registry=handlers, id="login", errors=kopf.ErrorsMode.PERMANENT)(_login)
     return handlers

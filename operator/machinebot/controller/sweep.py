@@ -109,7 +109,7 @@ class Sweep:
     async def _look(self, *, count: bool) -> None:
         for listing in self._listings():
             await self._compare(listing, count=count)
-        for sort in (Sort.AUTHORITY, Sort.ROLE, Sort.BOT, Sort.OUTPUT):
+        for sort in RESOURCES:
             for key in self._world.keys(sort):
                 self._enqueue(Due(key))
         for key in self._world.keys(Sort.AUTHORITY):

@@ -91,6 +91,18 @@ def check_not_locked(locks: Iterable[Lock], subject: Subject, now: datetime) -> 
             )
 
 
+def locked_roles(locks: Iterable[Lock], roles: Iterable[str], now: datetime) -> tuple[str, ...]:
+    """Which of the roles are locked, a sentence for each, sorted."""
+    carried = frozenset(roles)
+    return tuple(
+        sorted(
+            f"the role {lock.role!r} is locked by the MachineLock {lock.name!r}: no credential that would carry it is issued"
+            for lock in locks
+            if lock.role in carried and lock.in_force(now)
+        )
+    )
+
+
 def _hit(lock: Lock, subject: Subject) -> str | None:
     """What of the subject the lock is about, in words, or None."""
     if lock.bot is not None and lock.bot == subject.bot:

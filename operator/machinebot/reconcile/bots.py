@@ -3,17 +3,17 @@
 import logging
 from datetime import datetime
 
-from machinebot.clock import Clock, rfc3339
+from machinebot.clock import Clock, parse_rfc3339, rfc3339
 from machinebot.errors import Denied, Invalid, MachinebotError
 from machinebot.kube.client import KubeClient
 from machinebot.kube.events import EventRecorder, Subject
-from machinebot.policy import backoff, grants
+from machinebot.policy import backoff, grants, locks
 from machinebot.policy.credential import BotRef
 from machinebot.reconcile.authorities import Authorities
 from machinebot.reconcile.joins import BotJoins
-from machinebot.reconcile.status import StatusWriter
+from machinebot.reconcile.status import StatusWriter, difference
 from machinebot.reconcile.world import Entry, Key, World
-from machinebot.resources.bot import KIND, MachineBot, MachineBotStatus, ServiceAccountStatus
+from machinebot.resources.bot import KIND, BotInstance, MachineBot, MachineBotStatus, ServiceAccountStatus
 from machinebot.resources.meta import READY, ConditionStatus, find_condition, with_condition
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class BotReconciler:
 
     async def _account(self, ref: BotRef, bot: MachineBot) -> ServiceAccountStatus:
         """The ServiceAccount that the bot is pinned to; joins where it has not, or where that account is gone."""
+        locks.check_not_locked(self._world.locks(), locks.Subject(ref), self._clock.now())
         authority = self._authorities.get(bot.spec.authority)
         grants.check_roles(ref.namespace, bot.spec, self._world.roles(), authority.spec)
         pinned, ready = bot.status.service_account, find_condition(bot.status.conditions, READY)
@@ -102,6 +103,7 @@ class BotReconciler:
         reason: str,
         message: str,
     ) -> bool:
+        now = self._clock.now()
         conditions = with_condition(
             bot.status.conditions,
             kind=READY,
@@ -109,13 +111,26 @@ class BotReconciler:
             reason=reason,
             message=message,
             generation=bot.metadata.generation,
-            now=rfc3339(self._clock.now()),
+            now=rfc3339(now),
         )
         new = MachineBotStatus(
             observed_generation=bot.metadata.generation,
             conditions=conditions,
             service_account=account,
             outputs=len(self._world.outputs_of(BotRef(key.namespace, key.name))),
-            warnings=grants.warnings(key.namespace, bot.spec, self._world.roles()),
+            instances=bot.status.instances,
+            warnings=self._warnings(key, bot, now),
         )
+        if difference(bot.status.wire(), new.wire()):
+            new = new.model_copy(update={"instances": tuple(each for each in bot.status.instances if _lives(each, now))})
         return await self._status.write(key, entry.version, bot.status, new)
+
+    def _warnings(self, key: Key, bot: MachineBot, now: datetime) -> tuple[str, ...]:
+        """What works but is probably not meant, and which of the bot's roles are locked: the bot is Ready for the others."""
+        locked = locks.locked_roles(self._world.locks(), bot.spec.roles, now)
+        return (*locked, *grants.warnings(key.namespace, bot.spec, self._world.roles()))[: grants.MAX_WARNINGS]
+
+
+def _lives(instance: BotInstance, now: datetime) -> bool:
+    """Whether the identity of the instance is still good."""
+    return now < parse_rfc3339(instance.expires_at)

@@ -214,6 +214,7 @@ class OutputReconciler:
             roles=self._with.world.roles(),
             ca_not_after=None,
             now=self._with.clock.now(),
+            locks=self._with.world.locks(),
         )
         return Target(
             key=key,

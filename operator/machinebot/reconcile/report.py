@@ -4,8 +4,6 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic_core import from_json
-
 from machinebot.clock import Clock, parse_rfc3339, rfc3339
 from machinebot.errors import MachinebotError, Unavailable
 from machinebot.kube.client import KubeClient
@@ -18,14 +16,13 @@ from machinebot.policy.names import NAME_RULES
 from machinebot.policy.templates import Origin
 from machinebot.reconcile.holding import Holding, renew_at
 from machinebot.reconcile.restarts import Restarted
-from machinebot.reconcile.status import StatusWriter
+from machinebot.reconcile.status import StatusWriter, unreadable
 from machinebot.reconcile.world import Entry, Key, World
 from machinebot.resources.meta import (
     READY,
     RENEWING,
     Condition,
     ConditionStatus,
-    Status,
     format_duration,
     with_condition,
     without_condition,
@@ -142,24 +139,7 @@ class Reporter:
 
     async def unreadable(self, key: Key, entry: Entry, error: MachinebotError) -> None:
         """The stored object does not fit the schema any more."""
-        old: dict[str, Any] = from_json(entry.body)["status"]
-        conditions = tuple(
-            Condition.model_validate(condition)
-            for condition in old.get("conditions", ())
-            if isinstance(condition, dict) and condition.get("type") == READY
-        )
-        condition = with_condition(
-            conditions,
-            kind=READY,
-            status="False",
-            reason=error.reason,
-            message=error.message,
-            generation=entry.generation,
-            now=rfc3339(self._clock.now()),
-        )
-        before = Status(observed_generation=old.get("observedGeneration"), conditions=conditions)
-        after = Status(observed_generation=entry.generation, conditions=condition)
-        await self._status.write(key, entry.version, before, after)
+        await unreadable(self._status, key, entry, error, self._clock.now())
         log.warning("unreadable", extra={"output": str(key), "reason": error.reason, "detail": error.message})
 
     def waits(self, output: MachineOutput, now: datetime) -> datetime | None:

@@ -1,12 +1,16 @@
 """Writes status: one merge-patch, only where something differs, and only onto the object that the decision was made on."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from machinebot.errors import NotFound
+from pydantic_core import from_json
+
+from machinebot.clock import rfc3339
+from machinebot.errors import MachinebotError, NotFound
 from machinebot.kube.client import KubeClient
-from machinebot.reconcile.world import RESOURCES, Key, World
-from machinebot.resources.meta import Status
+from machinebot.reconcile.world import RESOURCES, Entry, Key, World
+from machinebot.resources.meta import READY, Condition, Status, with_condition
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,3 +58,30 @@ class StatusWriter:
             return False
         self._world.remember(key, answer)
         return True
+
+
+async def unreadable(writer: StatusWriter, key: Key, entry: Entry, error: MachinebotError, now: datetime) -> None:
+    """Says of an object that does not fit its model any more what is wrong with it; the rest of its status stays as it is.
+
+    Raises:
+        Conflict: The object changed since.
+        Unavailable: The API server is away.
+    """
+    old: dict[str, Any] = from_json(entry.body)["status"]
+    conditions = tuple(
+        Condition.model_validate(condition)
+        for condition in old.get("conditions", ())
+        if isinstance(condition, dict) and condition.get("type") == READY
+    )
+    condition = with_condition(
+        conditions,
+        kind=READY,
+        status="False",
+        reason=error.reason,
+        message=error.message,
+        generation=entry.generation,
+        now=rfc3339(now),
+    )
+    before = Status(observed_generation=old.get("observedGeneration"), conditions=conditions)
+    after = Status(observed_generation=entry.generation, conditions=condition)
+    await writer.write(key, entry.version, before, after)

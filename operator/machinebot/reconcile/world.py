@@ -18,12 +18,15 @@ from pydantic_core import from_json
 from typing_extensions import override
 
 from machinebot.errors import Invalid
+from machinebot.joins.registry import MachineJoinToken, parse_join_token
 from machinebot.kube.owned import is_managed, owner_uid
 from machinebot.kube.resources import (
     AUTHORITIES,
     AUTHORITY_LABEL,
     BOTS,
     CONFIG_MAPS,
+    JOIN_TOKENS,
+    LOCKS,
     NAMESPACES,
     OUTPUTS,
     ROLES,
@@ -34,10 +37,12 @@ from machinebot.kube.resources import (
 from machinebot.outputs.registry import MachineOutput, parse_output
 from machinebot.policy.credential import BotRef
 from machinebot.policy.globs import matches_any
+from machinebot.policy.locks import Lock, lock_of
 from machinebot.reconcile.places import Places, authority_of, config_map_name
 from machinebot.reconcile.versions import is_newer
 from machinebot.resources.authority import MachineAuthority
 from machinebot.resources.bot import MachineBot
+from machinebot.resources.lock import MachineLock
 from machinebot.resources.meta import READY, first_error
 from machinebot.resources.output import RENEW_ANNOTATION
 from machinebot.resources.role import MachineRole
@@ -61,16 +66,21 @@ class Sort(StrEnum):
     """An authority's trust bundle in one namespace: no object of ours, but work to be done all the same."""
     AUTHORITY = "MachineAuthority"
     ROLE = "MachineRole"
+    LOCK = "MachineLock"
     BOT = "MachineBot"
     OUTPUT = "MachineOutput"
+    JOIN_TOKEN = "MachineJoinToken"  # noqa: S105 - a kind
 
 
 RESOURCES: Final[Mapping[Sort, Resource]] = {
     Sort.AUTHORITY: AUTHORITIES,
     Sort.ROLE: ROLES,
+    Sort.LOCK: LOCKS,
     Sort.BOT: BOTS,
     Sort.OUTPUT: OUTPUTS,
+    Sort.JOIN_TOKEN: JOIN_TOKENS,
 }
+"""Our kinds, in the order in which they are listed and looked at: a lock is known before anything is decided."""
 
 _SORTS: Final = {resource: sort for sort, resource in RESOURCES.items()}
 
@@ -105,7 +115,7 @@ class Entry:
         version: resourceVersion.
         generation: Moves with the spec.
         body: Compact JSON of the parts that decisions use.
-        links: Names that others find it by: a bot's roles, an output's bot.
+        links: Names that others find it by: a bot's roles, the bot of an output or a join token, what a lock is about.
     """
 
     uid: str
@@ -144,8 +154,12 @@ class World:
         self._entries: dict[Sort, dict[tuple[str, str], Entry]] = {sort: {} for sort in Sort}
         self._secrets: dict[tuple[str, str], SecretEntry] = {}
         self._outputs_of: dict[tuple[str, str], set[str]] = {}
+        self._tokens_of: dict[tuple[str, str], set[str]] = {}
         self._bots_with: dict[str, set[tuple[str, str]]] = {}
+        self._locks_on: dict[str, set[str]] = {}
         self._roles: dict[str, MachineRole] = {}
+        self._locks: dict[str, Lock] = {}
+        self._all_locks: tuple[Lock, ...] = ()
         self._gone: OrderedDict[str, None] = OrderedDict()
         self.places: Final = Places()
         """Where trust bundles can be and where they are."""
@@ -180,6 +194,31 @@ class World:
     def roles(self) -> Mapping[str, MachineRole]:
         """Every role that can be read, by name. Part of the authority's `Directory`."""
         return self._roles
+
+    def locks(self) -> tuple[Lock, ...]:
+        """Every lock that can be read, in force or not. Part of the authority's `Directory`."""
+        return self._all_locks
+
+    def lock(self, key: Key) -> MachineLock | None:
+        """The MachineLock, or None where there is none.
+
+        Raises:
+            Invalid: It does not fit the model.
+        """
+        entry = self.entry(key)
+        try:
+            return None if entry is None else MachineLock.model_validate_json(entry.body)
+        except ValidationError as error:
+            raise Invalid("InvalidSpec", first_error(error)) from error
+
+    def join_token(self, key: Key) -> MachineJoinToken | None:
+        """The MachineJoinToken, or None where there is none.
+
+        Raises:
+            Invalid: It does not fit the model, or has not exactly one join method.
+        """
+        entry = self.entry(key)
+        return None if entry is None else parse_join_token(from_json(entry.body))
 
     def output(self, key: Key) -> MachineOutput | None:
         """The output, or None where there is none.
@@ -318,6 +357,8 @@ class World:
         self._relink(sort, place, () if old is None else old.links, new.links)
         if sort is Sort.ROLE:
             self._read_role(place[1], new)
+        elif sort is Sort.LOCK:
+            self._read_lock(place[1], new)
         return self._concerned(sort, place, old, new)
 
     def _doubt(self, place: tuple[str, str], body: Mapping[str, Any]) -> None:
@@ -339,6 +380,8 @@ class World:
         self._relink(sort, place, old.links, ())
         if sort is Sort.ROLE:
             self._roles.pop(place[1], None)
+        elif sort is Sort.LOCK:
+            self._set_lock(place[1], None)
         self.doubted.discard(Key(sort, *place))
         return self._concerned(sort, place, old, None)
 
@@ -348,17 +391,33 @@ class World:
         except ValidationError:
             self._roles.pop(name, None)  # unreadable is unknown: refused by name where it is used
 
+    def _read_lock(self, name: str, entry: Entry) -> None:
+        try:
+            self._set_lock(name, lock_of(MachineLock.model_validate_json(entry.body)))
+        except ValidationError:
+            self._set_lock(name, None)  # what it is about cannot be told, and its status says so
+
+    def _set_lock(self, name: str, lock: Lock | None) -> None:
+        if self._locks.get(name) == lock:
+            return  # its status was written
+        if lock is None:
+            del self._locks[name]
+        else:
+            self._locks[name] = lock
+        self._all_locks = tuple(self._locks.values())
+
     def _relink(self, sort: Sort, place: tuple[str, str], old: tuple[str, ...], new: tuple[str, ...]) -> None:
-        if sort is Sort.OUTPUT:
-            for bot in set(old) - set(new):
-                _discard(self._outputs_of, (place[0], bot), place[1])
-            for bot in new:
-                self._outputs_of.setdefault((place[0], bot), set()).add(place[1])
-        elif sort is Sort.BOT:
-            for role in set(old) - set(new):
-                _discard(self._bots_with, role, place)
-            for role in new:
-                self._bots_with.setdefault(role, set()).add(place)
+        match sort:
+            case Sort.OUTPUT:
+                _move(self._outputs_of, [(place[0], bot) for bot in old], [(place[0], bot) for bot in new], place[1])
+            case Sort.JOIN_TOKEN:
+                _move(self._tokens_of, [(place[0], bot) for bot in old], [(place[0], bot) for bot in new], place[1])
+            case Sort.BOT:
+                _move(self._bots_with, old, new, place)
+            case Sort.LOCK:
+                _move(self._locks_on, old, new, place[1])
+            case Sort.ROLE | Sort.AUTHORITY | Sort.BUNDLE:
+                return
 
     # --- whom it concerns ------------------------------------------------------------------------------------------
 
@@ -367,21 +426,56 @@ class World:
         concerned = [Due(Key(sort, *place), NEW_BOT_DELAY if sort is Sort.BOT and old is None else 0.0)]
         if old is not None and new is not None and (old.uid, old.generation) == (new.uid, new.generation):
             return concerned
+        if old is None or new is None:
+            # A lock tells whether there is what it is about.
+            concerned += [Due(Key(Sort.LOCK, "", lock)) for lock in sorted(self._locks_on.get(target_of(sort, *place), ()))]
+        return concerned + self._depending(sort, place, old.links if old else (), new.links if new else ())
+
+    def _depending(self, sort: Sort, place: tuple[str, str], old: tuple[str, ...], new: tuple[str, ...]) -> list[Due]:
+        """Those whose outcome depends on the object, by what it was and is linked with."""
+        links = {*old, *new}
         match sort:
             case Sort.OUTPUT:
-                bots = {*(old.links if old else ()), *(new.links if new else ())}
-                if old is None or new is None or old.links != new.links:
-                    concerned += [Due(Key(Sort.BOT, place[0], bot), COUNT_DELAY) for bot in sorted(bots)]
+                return [] if old == new else [Due(Key(Sort.BOT, place[0], bot), COUNT_DELAY) for bot in sorted(links)]
             case Sort.BOT:
-                concerned += self._outputs_dues(place)
+                return self._outputs_dues(place) + self._tokens_dues(place)
             case Sort.ROLE:
-                for bot in sorted(self._bots_with.get(place[1], ())):
-                    concerned += [Due(Key(Sort.BOT, *bot)), *self._outputs_dues(bot)]
+                return self._dues_of_role(place[1])
+            case Sort.LOCK:
+                return self._dues_of_lock(links)
+            case Sort.JOIN_TOKEN:
+                return []
             case Sort.AUTHORITY:
-                concerned += self.everyone() + self.bundles(place[1])
+                return self.everyone() + self.bundles(place[1])
             case Sort.BUNDLE:
                 raise ValueError("a trust bundle in a namespace is no object of ours")
+
+    def _dues_of_role(self, role: str) -> list[Due]:
+        """The bots that have the role, and their outputs."""
+        concerned = []
+        for bot in sorted(self._bots_with.get(role, ())):
+            concerned += [Due(Key(Sort.BOT, *bot)), *self._outputs_dues(bot)]
         return concerned
+
+    def _dues_of_lock(self, targets: Iterable[str]) -> list[Due]:
+        """Whom locks on these targets stop or let go on, as far as the operator itself issues or tells of them."""
+        concerned = []
+        for target in sorted(targets):
+            kind, _, place = target.partition(" ")
+            namespace, _, name = place.rpartition("/")
+            if kind == Sort.BOT:
+                bot = (namespace, name)
+                concerned += [Due(Key(Sort.BOT, *bot)), *self._outputs_dues(bot), *self._tokens_dues(bot)]
+            elif kind == Sort.ROLE:
+                concerned += self._dues_of_role(name)
+            elif kind == Sort.JOIN_TOKEN:
+                concerned.append(Due(Key(Sort.JOIN_TOKEN, namespace, name)))
+        return concerned
+
+    def stopped_by(self, key: Key) -> list[Due]:
+        """Whom the lock stops: for the moment at which it ends by itself."""
+        entry = self.entry(key)
+        return [] if entry is None else self._dues_of_lock(entry.links)
 
     def everyone(self) -> list[Due]:
         """Every bot and output: for a change of the authority, and for the sweep."""
@@ -414,6 +508,9 @@ class World:
 
     def _outputs_dues(self, bot: tuple[str, str]) -> list[Due]:
         return [Due(Key(Sort.OUTPUT, bot[0], name)) for name in sorted(self._outputs_of.get(bot, ()))]
+
+    def _tokens_dues(self, bot: tuple[str, str]) -> list[Due]:
+        return [Due(Key(Sort.JOIN_TOKEN, bot[0], name)) for name in sorted(self._tokens_of.get(bot, ()))]
 
     def _observe_secret(self, metadata: Mapping[str, Any], *, gone: bool) -> list[Due]:
         namespace, name = metadata["namespace"], metadata["name"]
@@ -471,22 +568,42 @@ _KeyT = TypeVar("_KeyT")
 _ValueT = TypeVar("_ValueT")
 
 
-def _discard(index: dict[_KeyT, set[_ValueT]], key: _KeyT, value: _ValueT) -> None:
-    members = index.get(key)
-    if members is not None:
-        members.discard(value)
-        if not members:
+def _move(index: dict[_KeyT, set[_ValueT]], old: Iterable[_KeyT], new: Iterable[_KeyT], value: _ValueT) -> None:
+    """Has the index find the value by the new keys, and by the old ones no more."""
+    wanted = set(new)
+    for key in set(old) - wanted:
+        index[key].discard(value)
+        if not index[key]:
             del index[key]
+    for key in wanted:
+        index.setdefault(key, set()).add(value)
+
+
+def target_of(sort: Sort, namespace: str, name: str) -> str:
+    """What a lock is about, as a link: `MachineBot ci/deployer`."""
+    return f"{sort} {namespace}/{name}"
 
 
 def _links(sort: Sort, spec: Mapping[str, Any]) -> tuple[str, ...]:
     match sort:
         case Sort.BOT:
             return tuple(sorted(set(spec.get("roles") or ())))
-        case Sort.OUTPUT:
+        case Sort.OUTPUT | Sort.JOIN_TOKEN:
             return (str(spec.get("bot", "")),)
+        case Sort.LOCK:
+            return _targets(spec.get("target") or {})
         case Sort.ROLE | Sort.AUTHORITY | Sort.BUNDLE:
             return ()
+
+
+def _targets(target: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a lock is about, where that is an object that it finds or is found by; an instance is none."""
+    links = [
+        target_of(sort, str(place.get("namespace", "")), str(place.get("name", "")))
+        for field, sort in (("bot", Sort.BOT), ("joinToken", Sort.JOIN_TOKEN))
+        if isinstance(place := target.get(field), dict)
+    ]
+    return (*links, target_of(Sort.ROLE, "", target["role"])) if "role" in target else tuple(links)
 
 
 def _compact(body: Mapping[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from machinebot.authority.generations import Generation
 from machinebot.authority.keys import CAKey, PublicKey
 from machinebot.authority.rotation import advance
 from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, Purpose, Usage, Wish
+from machinebot.policy.locks import Lock
 from machinebot.policy.names import NameKind
 from machinebot.resources.authority import KeyAlgorithm, MachineAuthoritySpec, Rotation
 from machinebot.resources.bot import MachineBot
@@ -141,19 +142,23 @@ def secret_number(key: CAKey) -> str:
 
 @dataclass
 class World:
-    """Bots, roles and ServiceAccounts, and the authority that sees them."""
+    """Bots, roles, locks and ServiceAccounts, and the authority that sees them."""
 
     bots: dict[BotRef, MachineBot] = field(default_factory=lambda: {REF: bot()})
     known_roles: dict[str, MachineRole] = field(default_factory=lambda: {"access": role()})
     uids: dict[str, str] = field(default_factory=lambda: {"system:serviceaccount:ci:machinebot-deployer": "sa-1"})
     account: str = "system:serviceaccount:ci:machinebot-deployer"
     reviews: list[tuple[str, str]] = field(default_factory=list)
+    known_locks: tuple[Lock, ...] = ()
 
     def bot(self, ref: BotRef) -> MachineBot | None:
         return self.bots.get(ref)
 
     def roles(self) -> Mapping[str, MachineRole]:
         return self.known_roles
+
+    def locks(self) -> tuple[Lock, ...]:
+        return self.known_locks
 
     async def review(self, token: str, audience: str) -> Mapping[str, Any]:
         self.reviews.append((token, audience))

@@ -3,12 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from machinebot.kube.resources import AUTHORITIES, BOTS, MANAGED_BY, MANAGED_BY_LABEL, OUTPUTS, ROLES
+from machinebot.kube.resources import AUTHORITIES, BOTS, JOIN_TOKENS, LOCKS, MANAGED_BY, MANAGED_BY_LABEL, OUTPUTS, ROLES
 from machinebot.outputs.registry import MachineOutput, parse_output
 from machinebot.reconcile.world import Due, Key, Sort, World
 
 Json = dict[str, Any]
-RESOURCE = {Sort.AUTHORITY: AUTHORITIES, Sort.ROLE: ROLES, Sort.BOT: BOTS, Sort.OUTPUT: OUTPUTS}
+RESOURCE = {
+    Sort.AUTHORITY: AUTHORITIES,
+    Sort.ROLE: ROLES,
+    Sort.LOCK: LOCKS,
+    Sort.BOT: BOTS,
+    Sort.OUTPUT: OUTPUTS,
+    Sort.JOIN_TOKEN: JOIN_TOKENS,
+}
+CLUSTER_WIDE = (Sort.ROLE, Sort.AUTHORITY, Sort.LOCK)
 
 
 def body(
@@ -22,7 +30,7 @@ def body(
     status: Mapping[str, Any] | None = None,
     **metadata: Any,
 ) -> Json:
-    namespaced = {} if sort in (Sort.ROLE, Sort.AUTHORITY) else {"namespace": "ci"}
+    namespaced = {} if sort in CLUSTER_WIDE else {"namespace": "ci"}
     return {
         "metadata": {
             "name": name,
@@ -51,6 +59,19 @@ def role(name: str = "access", **fields: Any) -> Json:
 
 def authority(name: str = "default", **fields: Any) -> Json:
     return body(Sort.AUTHORITY, name, {"clusterName": "example.test", "embedded": {}}, **fields)
+
+
+def lock(
+    name: str = "leak", target: Mapping[str, Any] | None = None, *, spec: Mapping[str, Any] | None = None, **fields: Any
+) -> Json:
+    """Of the bot `deployer`, unless another target is given."""
+    about = target or {"bot": {"namespace": "ci", "name": "deployer"}}
+    return body(Sort.LOCK, name, {"target": about, **(spec or {})}, **fields)
+
+
+def join_token(name: str = "ci", bot: str = "deployer", *, spec: Mapping[str, Any] | None = None, **fields: Any) -> Json:
+    """By GitHub, unless the spec says otherwise."""
+    return body(Sort.JOIN_TOKEN, name, {"bot": bot, **(spec or {"github": {"allow": [{"repositoryID": "1"}]}})}, **fields)
 
 
 def metadata_only(
@@ -91,7 +112,7 @@ def told(dues: list[Due]) -> set[str]:
 
 
 def key(sort: Sort, name: str) -> Key:
-    return Key(sort, "" if sort in (Sort.ROLE, Sort.AUTHORITY) else "ci", name)
+    return Key(sort, "" if sort in CLUSTER_WIDE else "ci", name)
 
 
 def parsed(**fields: Any) -> MachineOutput:
