@@ -106,6 +106,16 @@ def bundle(name: str = "machinebot-trust", namespace: str = "ci", labels: dict[s
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"jwks.json": "{}"}}
 
 
+def lock(target: Any = None, labels: dict[str, str] | None = None) -> dict[str, Any]:
+    """Of an instance, as the operator makes it, unless another target is given."""
+    return {
+        "apiVersion": "machinebot.dev/v1alpha1",
+        "kind": "MachineLock",
+        "metadata": {"name": "copied", "labels": LABEL if labels is None else labels},
+        "spec": {"target": target or {"instance": "0d4f6a52-58d4-4dd3-a7a2-3d6f5b3a0c11"}, "message": "generation mismatch"},
+    }
+
+
 def notes(**annotations: str | None) -> dict[str, Any]:
     """A patch of the annotations of a workload's pods; `__` stands for the slash."""
     plain = {key.replace("__", "/"): value for key, value in annotations.items()}
@@ -153,6 +163,7 @@ def wait_for_policies(cluster: ControlPlane, installed: Release) -> None:
         (operator, "machinebot-fence-tokens", token, request),
         (operator, "machinebot-fence-workloads", TRY, workload("probe")),
         (operator, "machinebot-fence-configmaps", TRY, bundle("probe")),
+        (operator, "machinebot-fence-locks", TRY, lock(labels={})),
         (jane, "machinebot-bot-roles", TRY, bot("probe", "access")),
         (joe, "machinebot-bot-roles-3-to-16", TRY, bot("probe", *PROBE_ROLES[:2], "production")),
         (joe, "machinebot-bot-roles-17-to-32", TRY, bot("probe", *PROBE_ROLES, "production")),
@@ -317,6 +328,42 @@ def test_the_operator_changes_and_deletes_no_service_account(operator: Person, a
     ):
         namespace = () if "--raw" in command[1] else ("--namespace=ci",)
         assert "may not change or delete a ServiceAccount" in operator.refused(*command, *namespace)
+
+
+# --- the operator's fence: locks ----------------------------------------------------------------------------------
+
+
+def test_the_operator_locks_an_instance(operator: Person) -> None:
+    operator.kubectl(*TRY, content=lock())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lock({"bot": {"namespace": "ci", "name": "deployer"}}), id="a bot"),
+        pytest.param(lock({"role": "access"}), id="a role"),
+        pytest.param(lock({"joinToken": {"namespace": "ci", "name": "github"}}), id="a join token"),
+        pytest.param(lock(labels={}), id="without a label"),
+        pytest.param(lock(labels={"app.kubernetes.io/managed-by": "Helm"}), id="another's label"),
+    ],
+)
+def test_the_operator_locks_nothing_else(operator: Person, content: Any) -> None:
+    assert "may lock only instances, with the label" in operator.refused(*CREATE, content=content)
+
+
+@pytest.mark.parametrize("labels", [LABEL, {}], ids=["its own", "a person's"])
+def test_the_operator_changes_and_deletes_no_lock(operator: Person, admin: Person, labels: dict[str, str]) -> None:
+    admin.kubectl(*CREATE, content=lock(labels=labels))
+    for command in (
+        ("annotate", "machinelock", "copied", "a=b"),
+        ("patch", "machinelock", "copied", "--type=merge", '--patch={"spec":{"expires":"2027-01-01T00:00:00Z"}}'),
+        ("delete", "machinelock", "copied"),
+        ("delete", "--raw=/apis/machinebot.dev/v1alpha1/machinelocks"),
+    ):
+        assert "may not change or delete a MachineLock" in operator.refused(*command)
+    status = '--patch={"status":{"observedGeneration":1}}'
+    operator.kubectl("patch", "machinelock", "copied", "--subresource=status", "--type=merge", status)
+    admin.kubectl("delete", "machinelock", "copied")
 
 
 # --- the operator's fence: workloads and ConfigMaps ---------------------------------------------------------------
@@ -529,6 +576,7 @@ def test_edit_reaches_neither_status_nor_what_belongs_to_administrators(jane: Pe
     assert "machinebots/status" in jane.refused(*command)
     role = {"apiVersion": "machinebot.dev/v1alpha1", "kind": "MachineRole", "metadata": {"name": "mine"}, "spec": {}}
     assert 'cannot create resource "machineroles"' in jane.refused(*CREATE, content=role)
+    assert 'cannot create resource "machinelocks"' in jane.refused(*CREATE, content=lock())
     patch = '--patch={"spec":{"namespaces":["*"]}}'
     assert 'cannot get resource "machineroles"' in jane.refused("patch", "machinerole", "access", "--type=merge", patch)
     assert 'cannot delete resource "machineauthorities"' in jane.refused("delete", "machineauthority", "default")

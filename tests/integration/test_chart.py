@@ -128,6 +128,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "no role": {"role": {"access": {"create": False}}},
     "account": {"serviceAccount": {"name": "identity", "annotations": {"example.test/a": "b"}}},
+    "joins": {"joins": {"addressRate": 5, "addressBurst": 10, "tokenRate": 500, "tokenBurst": 1000}},
     "service": {"service": {"port": 80, "annotations": {"example.test/scrape": "true"}, "labels": {"a": "b"}}},
     "pods": {
         "podAnnotations": {"example.test/a": "b"},
@@ -173,6 +174,8 @@ def test_the_api_server_takes_what_any_values_make(release: Release) -> None:
         pytest.param({"replicas": 0}, "/replicas", id="no replica"),
         pytest.param({"watchNamespaces": ["team-*"]}, "/watchNamespaces/0", id="glob for a namespace"),
         pytest.param({"operator": {"leaseDuration": 1}}, "/operator/leaseDuration", id="lease too short"),
+        pytest.param({"joins": {"tokenRate": 0}}, "/joins/tokenRate", id="nobody could join"),
+        pytest.param({"joins": {"addressRate": "1/s"}}, "/joins/addressRate", id="rate with a unit"),
     ],
 )
 def test_wrong_values_are_refused_with_their_place(values: dict[str, Any], message: str) -> None:
@@ -267,7 +270,7 @@ def test_the_type_checker_has_nothing_to_say_about_the_policies(release: Release
         statuses = {entry["metadata"]["name"]: entry.get("status", {}) for entry in items}
         return {name: status["typeChecking"] for name, status in statuses.items() if "typeChecking" in status}
 
-    eventually("all policies are type-checked", lambda: len(checked()) == 8)
+    eventually("all policies are type-checked", lambda: len(checked()) == 9)
     assert {name: check for name, check in checked().items() if check} == {}
 
 
@@ -353,16 +356,19 @@ def test_uninstall_keeps_what_people_made_and_a_new_install_finds_it(fresh_relea
 # --- rights -------------------------------------------------------------------------------------------------------
 
 CLUSTER_RIGHTS = (
-    rows("get list watch", OURS, "machineauthorities machineroles")
+    rows("get list watch", OURS, "machineauthorities machineroles machinelocks")
     | rows("patch update", OURS, "machineauthorities/status machineroles/status")
+    | rows("create", OURS, "machinelocks")
+    | rows("patch", OURS, "machinelocks/status")
     | rows("create", "authentication.k8s.io", "tokenreviews")
 )
 OWN_RIGHTS = rows("get list watch create update delete", "", "secrets") | (
     rows("create patch", "", "events") | rows("create patch", "events.k8s.io", "events")
 )
 TENANT_RIGHTS = OWN_RIGHTS | (
-    rows("get list watch", OURS, "machinebots machineoutputs")
+    rows("get list watch", OURS, "machinebots machineoutputs machinejointokens")
     | rows("patch update", OURS, "machinebots/status machineoutputs/status")
+    | rows("patch", OURS, "machinejointokens/status")
     | rows("get list watch create", "", "serviceaccounts")
     | rows("create", "", "serviceaccounts/token")
     | rows("patch", "apps", "deployments statefulsets daemonsets")
@@ -372,8 +378,10 @@ EVERYWHERE_RIGHTS = rows("list watch", "", "namespaces")
 """Only where all namespaces are served."""
 LEASE_RIGHTS = rows("create get update", "coordination.k8s.io", "leases")
 NEVER = (
-    rows("create delete deletecollection", OURS, "machineauthorities machineroles machinebots machineoutputs")
-    | rows("update patch", OURS, "machineauthorities machineroles machinebots machineoutputs")
+    rows("create delete deletecollection", OURS, "machineauthorities machineroles machinebots machineoutputs machinejointokens")
+    | rows("update patch", OURS, "machineauthorities machineroles machinebots machineoutputs machinejointokens")
+    | rows("update patch delete deletecollection", OURS, "machinelocks")
+    | rows("update", OURS, "machinejointokens/status machinelocks/status")
     | rows("impersonate", OURS, "machineroles")
     | rows("patch deletecollection", "", "secrets")
     | rows("update patch delete deletecollection impersonate", "", "serviceaccounts")
@@ -460,14 +468,15 @@ def has_exactly(cluster: ControlPlane, user: str, expected: set[Rule]) -> bool:
     return granted(cluster, user, expected, "team-a") == expected
 
 
-def test_bots_and_outputs_belong_to_view_and_edit_and_nothing_else_does(release: Release) -> None:
+def test_bots_outputs_and_join_tokens_belong_to_view_and_edit_and_nothing_else_does(release: Release) -> None:
     cluster = release.cluster
-    read = rows("get list watch", OURS, "machinebots machineoutputs")
-    write = read | rows("create update patch delete deletecollection", OURS, "machinebots machineoutputs")
+    ours = "machinebots machineoutputs machinejointokens"
+    read = rows("get list watch", OURS, ours)
+    write = read | rows("create update patch delete deletecollection", OURS, ours)
     everything = {
         (verb, OURS, resource + part)
         for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate"]
-        for resource in ("machinebots", "machineoutputs", "machineroles", "machineauthorities")
+        for resource in (*ours.split(), "machineroles", "machineauthorities", "machinelocks")
         for part in ("", "/status")
     }
     for role, expected in {"view": read, "edit": write, "admin": write}.items():
@@ -517,6 +526,10 @@ def test_the_process_is_started_as_the_kubelet_would(release: Release, stand_in:
         "sweep-interval": "2",
         "lease-name": "machinebot",
         "lease-duration": "10",
+        "join-address-rate": "20",
+        "join-address-burst": "100",
+        "join-token-rate": "50",
+        "join-token-burst": "200",
         "log-format": "json",
         "log-level": "info",
     }

@@ -69,11 +69,14 @@ app.kubernetes.io/part-of: machinebot
 {{/* Rules for one watched namespace, or for all of the cluster. */}}
 {{- define "machinebot.tenantRules" -}}
 - apiGroups: [machinebot.dev]
-  resources: [machinebots, machineoutputs]
+  resources: [machinebots, machineoutputs, machinejointokens]
   verbs: [get, list, watch]
 - apiGroups: [machinebot.dev]
   resources: [machinebots/status, machineoutputs/status]
   verbs: [patch, update]
+- apiGroups: [machinebot.dev]
+  resources: [machinejointokens/status]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [serviceaccounts]
   verbs: [get, list, watch, create]
@@ -102,11 +105,17 @@ app.kubernetes.io/part-of: machinebot
 {{/* Rules for what has no namespace. */}}
 {{- define "machinebot.clusterRules" -}}
 - apiGroups: [machinebot.dev]
-  resources: [machineauthorities, machineroles]
+  resources: [machineauthorities, machineroles, machinelocks]
   verbs: [get, list, watch]
 - apiGroups: [machinebot.dev]
   resources: [machineauthorities/status, machineroles/status]
   verbs: [patch, update]
+- apiGroups: [machinebot.dev]
+  resources: [machinelocks/status]
+  verbs: [patch]
+- apiGroups: [machinebot.dev]
+  resources: [machinelocks]
+  verbs: [create] # of an instance whose identity was copied, and of nothing else: see the fence
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
   verbs: [create]
