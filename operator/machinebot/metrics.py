@@ -21,6 +21,19 @@ class Metrics:
         self.joins = Counter(
             "machinebot_joins", "Joins of bots, by method and result.", ["method", "result"], registry=self.registry
         )
+        self.join_requests = Counter(
+            "machinebot_join_requests",
+            "Requests to the join API, by path and result: success, refused or TooManyRequests.",
+            ["path", "result"],
+            registry=self.registry,
+        )
+        self.join_seconds = Histogram(
+            "machinebot_join_request_seconds",
+            "Seconds for one request to the join API.",
+            ["path"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+            registry=self.registry,
+        )
         self.reconcile_seconds = Histogram(
             "machinebot_reconcile_seconds",
             "Seconds from taking an object off the queue to being done with it.",

@@ -25,7 +25,7 @@ class OperatorSettings:
     """Port for health and metrics; 0 takes a free one and logs it."""
 
     https_host: str = "0.0.0.0"  # noqa: S104 - a pod serves on its own address
-    """Address for HTTPS: the trust bundle."""
+    """Address for HTTPS: the join API and the trust bundle."""
 
     https_port: int = 8443
     """Port for HTTPS; 0 takes a free one and logs it."""
@@ -52,6 +52,18 @@ class OperatorSettings:
 
     sweep_interval: float = 300.0
     """Seconds between two full looks at the cluster, which find what a watch has missed. `/healthz` fails after three."""
+
+    join_address_rate: float = 20.0
+    """Requests to the join API a second, in the long run, that one client address may make; then it is told 429."""
+
+    join_address_burst: int = 100
+    """Requests that it may make at once after a pause. Runners behind one gateway share an address."""
+
+    join_token_rate: float = 50.0
+    """Joins a second, in the long run, by one join token."""
+
+    join_token_burst: int = 200
+    """Joins at once by one join token after a pause."""
 
     lease_name: str = "machinebot"
     """Name of the Lease."""

@@ -218,6 +218,11 @@ class Desk:
             expires_at=end,
         )
 
+    def method(self, namespace: str, join_token: str) -> str:
+        """Name of the join method of a join token, for metrics; `unknown` where there is none."""
+        token = self._directory.join_token(namespace, join_token)
+        return "unknown" if token is None else token.method.name
+
     async def join(self, attempt: Attempt, *, now: datetime) -> Welcome:
         """Lets in who proves to be a bot.
 

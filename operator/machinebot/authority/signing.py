@@ -156,6 +156,7 @@ class Signer:
             wish=request.wish,
             wished_lifetime=request.lifetime,
             roles=self._directory.roles(),
+            locks=self._directory.locks(),
             ca_not_after=min(issuer.not_after for issuer in issuers.values()),
             now=now,
         )

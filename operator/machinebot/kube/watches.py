@@ -1,4 +1,6 @@
-"""Follows the metadata of one resource: list, then watch, for ever. kopf would fetch whole Secrets, so these are ours."""
+"""Follows one resource: list, then watch, for ever. kopf would fetch whole Secrets and works for the leader alone, so these are
+ours.
+"""
 
 import asyncio
 import logging
@@ -21,15 +23,45 @@ Observe = Callable[[Resource, Json, bool], None]
 """Told of each object: its resource, its metadata-only body, and whether it is gone."""
 
 
-class MetadataWatch:
-    """One resource in one namespace (or all), by label, metadata only."""
+Listed = Callable[[Resource, str, frozenset[tuple[str, str]]], None]
+"""Told after each whole list: the resource, the namespace that was listed (empty for all), and where its objects are."""
 
-    def __init__(self, client: KubeClient, resource: Resource, namespace: str, selector: str, observe: Observe) -> None:
+
+def _nobody(_resource: Resource, _namespace: str, _places: frozenset[tuple[str, str]]) -> None:
+    """Who has a sweep of its own needs no word of lists."""
+
+
+class Watch:
+    """One resource in one namespace (or all), by label.
+
+    Args:
+        client: The API server.
+        resource: What is followed.
+        namespace: Where; empty for all.
+        selector: By which labels; empty for all.
+        observe: Told of each object.
+        listed: Told after each list: what is not in it is gone.
+        metadata_only: Whether content stays where it is.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        resource: Resource,
+        namespace: str,
+        selector: str,
+        observe: Observe,
+        *,
+        listed: Listed = _nobody,
+        metadata_only: bool = False,
+    ) -> None:
         self._client = client
         self._resource = resource
         self._namespace = namespace
         self._selector = selector
         self._observe = observe
+        self._listed = listed
+        self._metadata_only = metadata_only
 
     async def run(self) -> None:
         """Watches for ever; what fails is tried again. A gap is closed by the list that follows, and by the sweep."""
@@ -53,15 +85,23 @@ class MetadataWatch:
 
     async def _list(self) -> str:
         version = ""
-        async for page in self._client.pages(self._resource, self._namespace, selector=self._selector, metadata_only=True):
+        places: set[tuple[str, str]] = set()
+        pages = self._client.pages(self._resource, self._namespace, selector=self._selector, metadata_only=self._metadata_only)
+        async for page in pages:
             version = version or page.resource_version
             for body in page.items:
                 self._observe(self._resource, body, False)
+                places.add((body["metadata"].get("namespace", ""), body["metadata"]["name"]))
+        self._listed(self._resource, self._namespace, frozenset(places))
         return version
 
     async def _follow(self, version: str) -> str:
         stream = self._client.watch(
-            self._resource, self._namespace, resource_version=version, selector=self._selector, metadata_only=True
+            self._resource,
+            self._namespace,
+            resource_version=version,
+            selector=self._selector,
+            metadata_only=self._metadata_only,
         )
         async for event in stream:
             body: Json = event["object"]
@@ -71,3 +111,10 @@ class MetadataWatch:
             if event["type"] != "BOOKMARK":
                 self._observe(self._resource, body, event["type"] == "DELETED")
         return version
+
+
+class MetadataWatch(Watch):
+    """The same for metadata alone."""
+
+    def __init__(self, client: KubeClient, resource: Resource, namespace: str, selector: str, observe: Observe) -> None:
+        super().__init__(client, resource, namespace, selector, observe, metadata_only=True)

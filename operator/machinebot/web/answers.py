@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -25,16 +26,20 @@ _STATUS: Final[tuple[tuple[type[MachinebotError], int], ...]] = (
 )
 """The status of each kind of error, the narrow ones first; what is none of them is 503."""
 
+KEPT_OPEN: Final = "/v1/"
+"""Beginning of the paths whose connections stay open for the next request."""
+
+_ERROR: Final = 400
 _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
 
 
 @web.middleware
 async def uniform(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns every failure into the one shape, and closes the connection after each answer.
+    """Turns every failure into the one shape, and closes the connection after each answer but those of the join API.
 
     A verifier asks once in minutes or hours. With one request a connection nobody holds one open, and no answer is lost in the
-    moment in which one side closes and the other asks.
+    moment in which one side closes and the other asks. A join is two or three requests, and the handshake costs more than they.
     """
     try:
         response = await handler(request)
@@ -47,7 +52,8 @@ async def uniform(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = problem(500, "Crashed", "something went wrong here: the operator's log says what")
     response.headers["Server"] = "machinebot"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.force_close()
+    if not request.path.startswith(KEPT_OPEN) or response.status >= _ERROR:
+        response.force_close()
     return response
 
 
@@ -74,7 +80,8 @@ def document(request: web.Request, body: bytes, content_type: str, max_age: time
 def _of_ours(error: MachinebotError) -> web.Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
     if status is None:
-        return problem(503, error.reason, error.message, {"Retry-After": str(RETRY_AFTER)})
+        pause = RETRY_AFTER if error.retry_after is None else max(1, math.ceil(error.retry_after))  # type: ignore[attr-defined]
+        return problem(503, error.reason, error.message, {"Retry-After": str(pause)})
     return problem(status, error.reason, error.message)
 
 

@@ -32,6 +32,9 @@ HANDSHAKE_SECONDS: Final = 5.0
 CONNECTION_SECONDS: Final = 20.0
 """Longest life of a connection, from the first byte to the last: who sends or reads slowly does not keep a place."""
 
+IDLE_SECONDS: Final = 5.0
+"""How long a connection of the join API is kept for the next request."""
+
 MAX_LINE: Final = 2048
 """Longest request line, bytes: the longest path of ours has about 300."""
 
@@ -41,8 +44,8 @@ MAX_FIELD: Final = 8190
 MAX_FIELDS: Final = 64
 """Most header fields."""
 
-MAX_BODY: Final = 16 * 1024
-"""Largest request body, bytes."""
+MAX_BODY: Final = 64 * 1024
+"""Largest request body, bytes: the join API's."""
 
 LOOK_SECONDS: Final = 1.0
 """Pause between two looks at whether another certificate is due, which cost microseconds."""
@@ -63,10 +66,19 @@ class HttpsServer:
     Args:
         certificate: Where the certificate comes from.
         routes: Each adds what it answers.
+        clients: The CAs of client certificates, PEM; a client may show one, and need not.
     """
 
-    def __init__(self, certificate: CertificateSource, routes: Iterable[Callable[[web.UrlDispatcher], None]]) -> None:
+    def __init__(
+        self,
+        certificate: CertificateSource,
+        routes: Iterable[Callable[[web.UrlDispatcher], None]],
+        clients: Callable[[], bytes] = bytes,
+    ) -> None:
         self._source = certificate
+        self._clients = clients
+        self._pair: KeyPair | None = None
+        self._trusted = b""
         app = web.Application(middlewares=(uniform,), client_max_size=MAX_BODY)
         for add in routes:
             add(app.router)
@@ -75,6 +87,7 @@ class HttpsServer:
             access_log=None,
             handle_signals=False,
             shutdown_timeout=STOP_SECONDS,
+            keepalive_timeout=IDLE_SECONDS,
             max_line_size=MAX_LINE,
             max_field_size=MAX_FIELD,
             max_headers=MAX_FIELDS,
@@ -153,9 +166,10 @@ class HttpsServer:
                     await self._due.wait()
 
     def _renew(self) -> None:
-        pair = self._source.look()
-        if pair is not None:
-            self._current = _context(pair)
+        pair, trusted = self._source.look() or self._pair, self._clients()
+        if pair is not None and (pair, trusted) != (self._pair, self._trusted):
+            self._current = _context(pair, trusted)
+            self._pair, self._trusted = pair, trusted
 
     # --- connections -------------------------------------------------------------------------------------------------
 
@@ -239,8 +253,10 @@ class _Connection(asyncio.Protocol):
             self.ended.set_result(None)
 
 
-def _context(pair: KeyPair | None = None) -> ssl.SSLContext:
-    """Our settings of TLS, with a certificate where one is given.
+def _context(pair: KeyPair | None = None, clients: bytes = b"") -> ssl.SSLContext:
+    """Our settings of TLS, with a certificate where one is given, and the CAs of client certificates, PEM.
+
+    No session is resumed: each connection shows its certificate anew, to the CAs of that moment.
 
     Raises:
         Invalid: The certificate or the key is none, or they do not fit each other.
@@ -248,6 +264,11 @@ def _context(pair: KeyPair | None = None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    if clients:
+        context.load_verify_locations(cadata=clients.decode())
     if pair is None:
         return context
     try:
