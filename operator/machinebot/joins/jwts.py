@@ -1,5 +1,6 @@
 """Tokens of platforms: JWTs (RFC 7519) whose claims are read only from bytes whose signature was verified."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,8 +29,6 @@ ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS5
 """Every `alg` that is ever taken: asymmetric signatures. Which of them a key may be used with follows from the key."""
 
 _VERIFIERS: Final = {name: each for name, each in get_default_algorithms().items() if name in ALGORITHMS}
-
-_PARTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +102,9 @@ def take_apart(token: str) -> UnverifiedToken:
     """
     if not 0 < len(token) <= MAX_TOKEN:
         raise Denied("TokenUnreadable", f"a token has 1 to {MAX_TOKEN} characters: send the one that the platform gave")
-    parts = token.split(".")
     try:
-        if len(parts) != _PARTS:
-            raise ValueError("three parts")
-        header = json_object(base64url(parts[0]))
-        payload, signature = base64url(parts[1]), base64url(parts[2])
+        first, second, third = token.split(".")
+        header, payload, signature = json_object(base64url(first)), base64url(second), base64url(third)
     except ValueError:
         raise Denied("TokenUnreadable", "what was sent is no JWT: send the token exactly as the platform gave it") from None
     algorithm, kid = header.get("alg"), header.get("kid")
@@ -119,7 +115,7 @@ def take_apart(token: str) -> UnverifiedToken:
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
         raise Denied("KeyUnknown", "the token does not say which key signed it (kid)")
     return UnverifiedToken(
-        kid=kid, algorithm=algorithm, signed=f"{parts[0]}.{parts[1]}".encode("ascii"), payload=payload, signature=signature
+        kid=kid, algorithm=algorithm, signed=f"{first}.{second}".encode("ascii"), payload=payload, signature=signature
     )
 
 
@@ -162,7 +158,7 @@ def _checked(claims: dict[str, Any], expected: Expected) -> VerifiedClaims:
     expires, issued, begins = (_moment(claims, name) for name in ("exp", "iat", "nbf"))
     if expires is None or issued is None:
         raise Denied("TokenUnreadable", "the token does not say when it was made and when it ends (iat, exp)")
-    if expected.now >= expires + LEEWAY or expected.now - issued > MAX_AGE:
+    if expected.now - LEEWAY >= expires or expected.now - issued > MAX_AGE:
         raise Denied("TokenExpired", "the token has expired: get a new one for each join")
     if max(issued, begins or issued) > expected.now + LEEWAY:
         raise Denied("TokenNotYetValid", "the token begins in the future: one of the clocks is wrong")
@@ -181,9 +177,7 @@ def _moment(claims: Mapping[str, Any], name: str) -> datetime | None:
     value = claims.get(name)
     if value is None:
         return None
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError
-        return datetime.fromtimestamp(value, UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        raise Denied("TokenUnreadable", f"the claim {name} of the token is no time") from None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(value, UTC)
+    raise Denied("TokenUnreadable", f"the claim {name} of the token is no time")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +23,15 @@ MAX_KEYS: Final = 64
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 """Shorter RSA keys can be broken, longer ones cost too much to verify with."""
+
+MAX_RSA_EXPONENT_BITS: Final = 32
+"""Longest public exponent, bits: each costs a multiplication or two, and everybody's has 17."""
+
+MAX_SAME_KID: Final = 4
+"""Most keys of one `kid` that a token is tried with; whoever gives a set may not make one token cost sixty verifications."""
+
+_CACHED: Final = 64
+"""Key sets of join tokens that are kept parsed: at most 8 MiB of text, and a few milliseconds saved at each join."""
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES: Final[Mapping[str, frozenset[str]]] = {
@@ -80,14 +90,27 @@ def parse_jwks(data: bytes) -> KeySet:
         kid = entry.get("kid") if isinstance(entry, dict) else None
         key = _key(entry) if isinstance(kid, str) and kid else None
         if key is not None:
-            found[str(kid)] = (*found.get(str(kid), ()), key)
+            found[str(kid)] = (*found.get(str(kid), ()), key)[:MAX_SAME_KID]
     if not found:
         raise Invalid("InvalidKeySet", "the key set has no public key with a kid that signatures can be verified with")
     return KeySet(MappingProxyType(found))
 
 
+@lru_cache(maxsize=_CACHED)
+def static_keys(text: str) -> KeySet:
+    """The keys of a set that stands in a join token; the same as `parse_jwks`, kept.
+
+    Raises:
+        Invalid: See `parse_jwks`.
+    """
+    return parse_jwks(text.encode())
+
+
 def _key(entry: Mapping[str, Any]) -> VerificationKey | None:
     if entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use", "sig") != "sig":
+        return None
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
         return None
     # Only what makes a public key: a private one that was published by mistake is used by its public half.
     public = {name: entry[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in entry}
@@ -104,7 +127,7 @@ def _key(entry: Mapping[str, Any]) -> VerificationKey | None:
 
 def _algorithms(key: object) -> frozenset[str]:
     match key:
-        case rsa.RSAPublicKey() if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        case rsa.RSAPublicKey() if _is_sound(key):
             return _RSA
         case ec.EllipticCurvePublicKey():
             return _CURVES.get(key.curve.name, frozenset())
@@ -112,3 +135,7 @@ def _algorithms(key: object) -> frozenset[str]:
             return frozenset({"EdDSA"})
         case _:
             return frozenset()
+
+
+def _is_sound(key: rsa.RSAPublicKey) -> bool:
+    return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS and key.public_numbers().e.bit_length() <= MAX_RSA_EXPONENT_BITS

@@ -4,14 +4,10 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from machinebot.joins.claims import Claim, Match, Platform, StaticKeys, platform
+from machinebot.joins.claims import Audience, Claim, HostName, Match, Platform, StaticKeys, platform
 from machinebot.resources.meta import Rule, rules, written_as
 
 ISSUER: Final = "https://token.actions.githubusercontent.com"
-
-_HOST: Final = written_as(
-    r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "must be a host name such as github.example.test, without https:// and path"
-)
 
 
 class GitHubSettings(StaticKeys):
@@ -26,10 +22,10 @@ class GitHubSettings(StaticKeys):
         )
     )
 
-    audience: Annotated[str, Field(min_length=1, max_length=253)] | None = Field(
+    audience: Audience | None = Field(
         default=None, description="Audience that the workflow asks for. Default: clusterName of the authority."
     )
-    enterprise_server_host: Annotated[str, _HOST, Field(max_length=253)] | None = Field(
+    enterprise_server_host: HostName | None = Field(
         default=None, description="Host of a GitHub Enterprise Server. Default: github.com."
     )
     enterprise_slug: (
