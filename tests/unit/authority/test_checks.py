@@ -17,8 +17,11 @@ from machinebot.authority import x509 as x509_signing
 from machinebot.authority import x509_checks
 from machinebot.authority.checks import REQUEST_CHECKS, check_request
 from machinebot.authority.profiles import (
+    BOT,
     DATABASE_SERVER,
     IDENTITY,
+    MAX_NOTE,
+    NOTE,
     PROFILES,
     Stamp,
     Subject,
@@ -128,6 +131,7 @@ def x509_signed(
             False,
         ),
         x509.SubjectKeyIdentifier: (x509.SubjectKeyIdentifier.from_public_key(KEY), False),
+        **({x509.UnrecognizedExtension: (x509_signing.note(request.subject.note), False)} if request.subject.note else {}),
     }
     for kind in drop:
         del extensions[kind]
@@ -226,6 +230,7 @@ CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUT
 
 def asked(profile: X509Profile = IDENTITY, **subject: Any) -> X509Request:
     """A request of another usage or for another subject."""
+    subject = {"note": "{}" if profile.note else None, **subject}
     return replace(X509_REQUEST, profile=profile, subject=replace(X509_REQUEST.subject, **subject))
 
 
@@ -252,6 +257,31 @@ def test_x509_dns_names_only_where_the_usage_has_them(profile: X509Profile) -> N
         assert check_x509(signed, request, issuer)
     else:
         assert "`x509 dns names`" in refusal(check_x509, signed, request, issuer)
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked_for", "carried"),
+    [
+        pytest.param(BOT, "{}", '{"x":1}', id="another one"),
+        pytest.param(BOT, None, "{}", id="one that nobody asked for"),
+        pytest.param(BOT, "n" * (MAX_NOTE + 1), "n" * (MAX_NOTE + 1), id="too long"),
+        pytest.param(IDENTITY, "{}", None, id="asked for where the usage has none"),
+    ],
+)
+def test_x509_note_is_the_one_that_was_asked_for(profile: X509Profile, asked_for: str | None, carried: str | None) -> None:
+    issuer, request = ca(profile.purpose), asked(profile, note=asked_for)
+    drop = (x509.UnrecognizedExtension,) if carried is None else ()
+    signed = x509_signed(request=request, issuer=issuer, drop=drop, add=[x509_signing.note(carried)] if carried else [])
+    assert "`x509 note`" in refusal(check_x509, signed, request, issuer)
+
+
+def test_x509_note_is_no_other_extension() -> None:
+    issuer, request = ca(Purpose.BOT), asked(BOT)
+    signed = x509_signed(request=request, issuer=issuer, drop=(x509.UnrecognizedExtension,))
+    assert "`x509 extensions`" in refusal(check_x509, signed, request, issuer)
+    number = x509.UnrecognizedExtension(NOTE, b"\x02\x01\x01")
+    signed = x509_signed(request=request, issuer=issuer, add=[number])
+    assert "`x509 note`" in refusal(check_x509, signed, request, issuer)
 
 
 @pytest.mark.parametrize("name", ["*.test", "*", "DB.test", "192.0.2.1", "db.test.", "db_1", "-db", "a" * 64])

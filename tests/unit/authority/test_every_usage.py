@@ -69,6 +69,7 @@ EXTENDED = {
     Usage.DATABASE_NODE: [CLIENT, SERVER],
     Usage.KUBERNETES: [CLIENT],
     Usage.WORKLOAD: [CLIENT, SERVER],
+    Usage.BOT: [CLIENT],
 }
 """What each is good for, and for nothing else."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from machinebot.authority.profiles import (
+    FOR_BOTS,
     IDENTITY,
     MAX_PRINCIPALS,
     PROFILES,
@@ -35,7 +36,7 @@ def test_every_usage_has_its_profile() -> None:
     assert all(profile.purpose is usage.purpose for usage, profile in PROFILES.items())
 
 
-@pytest.mark.parametrize("usages", [{usage} for usage in Usage if usage is not Usage.IDENTITY_SERVER], ids=str)
+@pytest.mark.parametrize("usages", [{usage} for usage in sorted(FOR_BOTS)], ids=str)
 def test_bots_may_ask_for_each_usage_alone(usages: Any) -> None:
     check_usages(frozenset(usages))
 
@@ -50,7 +51,9 @@ def test_bots_may_ask_for_each_usage_alone(usages: Any) -> None:
         pytest.param({Usage.SSH_USER, Usage.SSH_HOST}, "TooManyUsages", id="two for SSH"),
         pytest.param({Usage.IDENTITY, Usage.KUBERNETES}, "TooManyUsages", id="two for X.509"),
         pytest.param({Usage.DATABASE_CLIENT, Usage.DATABASE_SERVER}, "TooManyUsages", id="two by one CA"),
-        pytest.param(set(Usage) - {Usage.IDENTITY_SERVER}, "TooManyUsages", id="all"),
+        pytest.param({Usage.BOT}, "UsageNotForBots", id="an identity at the join API"),
+        pytest.param({Usage.BOT, Usage.SSH_USER}, "UsageNotForBots", id="an identity at the join API beside SSH"),
+        pytest.param(FOR_BOTS, "TooManyUsages", id="all"),
     ],
 )
 def test_usages_that_no_credential_has(usages: Any, reason: Any) -> None:

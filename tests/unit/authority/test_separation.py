@@ -65,7 +65,12 @@ def sign(usage: Usage, issuer: Generation, stamp: Stamp = STAMP) -> bytes:
         case SSHProfile() as profile:
             return ssh.sign(SSHRequest(profile, stamp, key, key_id=REF.user, principals=("web",)), issuer)
         case X509Profile() as profile:
-            subject = Subject(organizations=(CLUSTER,), common_name=REF.user, spiffe_id=REF.spiffe_id(CLUSTER))
+            subject = Subject(
+                organizations=(CLUSTER,),
+                common_name=REF.user,
+                spiffe_id=REF.spiffe_id(CLUSTER),
+                note="{}" if profile.note else None,
+            )
             return x509.sign(X509Request(profile, stamp, key, subject), issuer)
         case TokenProfile() as profile:
             return tokens.sign(TokenRequest(profile, stamp, ISSUER, REF.spiffe_id(CLUSTER), ("vault",)), issuer)
