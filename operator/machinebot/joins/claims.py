@@ -34,12 +34,12 @@ _MAX_CLAIM_NAME: Final = 64
 _MAX_WARNINGS: Final = 16
 """Most warnings: the status has no place for more."""
 
-_DNS_NAME: Final = r"([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z]([-a-z0-9]*[a-z0-9])?"
+DNS_NAME: Final = r"([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z]([-a-z0-9]*[a-z0-9])?"
 """Host name in full. That its last label begins with a letter leaves out addresses, in each of the ways to write one."""
 
 HostName = Annotated[
     str,
-    written_as(f"^{_DNS_NAME}$", "must be a host name in full such as gitlab.example.test, without https://, port and path"),
+    written_as(f"^{DNS_NAME}$", "must be a host name in full such as gitlab.example.test, without https://, port and path"),
     Field(max_length=MAX_NAME),
 ]
 """A host in settings: small letters, no address."""
@@ -47,7 +47,7 @@ HostName = Annotated[
 IssuerURL = Annotated[
     str,
     written_as(
-        rf"^https://{_DNS_NAME}(:[0-9]{{1,5}})?(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?$",
+        rf"^https://{DNS_NAME}(:[0-9]{{1,5}})?(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?$",
         "must be an issuer exactly as its tokens have it, such as https://login.example.test/realms/ci: https, and a host name",
     ),
     Field(max_length=MAX_PATTERN),
