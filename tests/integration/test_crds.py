@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from controlplane.cluster import ControlPlane, KubectlError, start_control_plane
+from machinebot.joins.methods import github
 from machinebot.policy.names import NameKind
 from machinebot.resources.authority import CAStatus, MachineAuthorityStatus
-from machinebot.resources.bot import MachineBotStatus, ServiceAccountStatus
+from machinebot.resources.bot import MAX_ATTRIBUTES, MAX_INSTANCES, BotInstance, MachineBotStatus, ServiceAccountStatus
+from machinebot.resources.join_token import MachineJoinTokenStatus, RenewableInstance
 from machinebot.resources.meta import CATEGORY, Condition, Status
 from machinebot.resources.output import Granted, GrantedName, MachineOutputStatus, SecretStatus
 from support.waiting import eventually
@@ -23,7 +25,10 @@ DATA = Path(__file__).parent / "data" / "crds"
 GOOD = sorted((DATA / "good").glob("*.yaml"))
 BAD = sorted((DATA / "bad").glob("*.yaml"))
 
-PLURALS = ("machineauthorities", "machinebots", "machineoutputs", "machineroles")
+PLURALS = ("machineauthorities", "machinebots", "machinejointokens", "machinelocks", "machineoutputs", "machineroles")
+
+KINDS = ("authority", "bot", "join-token", "lock", "output", "role")
+"""As the examples are called, in the order of `PLURALS`."""
 
 NOW = "2026-01-01T00:00:00Z"
 CONDITION = Condition(
@@ -226,6 +231,37 @@ def test_bad_objects_are_refused_with_the_field_and_what_to_write(
             {"bot": "b", "jwtSVID": {"audiences": [f"{number}{'a' * 252}" for number in range(8)], "path": f"/{'p' * 252}"}},
         ),
         (
+            "MachineJoinToken",
+            {
+                "bot": "b" * 253,
+                "github": {
+                    "enterpriseServerHost": f"{'h.' * 125}hhh",
+                    "staticJWKS": "k" * 131_072,
+                    "audience": "a" * 253,
+                    "allow": [{claim.name: f"{number:02}*{'g' * 509}" for claim in github.CLAIMS} for number in range(32)],
+                },
+            },
+        ),
+        (
+            "MachineJoinToken",
+            {
+                "bot": "b",
+                "oidc": {
+                    "issuer": "https://login.example.test",
+                    "audience": "a" * 253,
+                    "mustMatch": {f"{'c.' * 98}c{number:02}": "v" * 512 for number in range(16)},
+                },
+            },
+        ),
+        (
+            "MachineLock",
+            {
+                "target": {"joinToken": {"namespace": "n" * 63, "name": "t" * 253}},
+                "message": "m" * 1024,
+                "expires": "2027-01-01T00:00:00Z",
+            },
+        ),
+        (
             "MachineAuthority",
             {
                 "clusterName": "c" * 63,
@@ -235,7 +271,7 @@ def test_bad_objects_are_refused_with_the_field_and_what_to_write(
             },
         ),
     ],
-    ids=["role", "bot", "output", "x509SVID", "database", "kubernetes", "jwtSVID", "authority"],
+    ids=["role", "bot", "output", "x509SVID", "database", "kubernetes", "jwtSVID", "github", "oidc", "lock", "authority"],
 )
 def test_the_largest_objects_stay_below_the_api_servers_budget_for_rules(
     create: Callable[[dict[str, Any]], dict[str, Any]], kind: str, spec: dict[str, Any]
@@ -244,9 +280,7 @@ def test_the_largest_objects_stay_below_the_api_servers_budget_for_rules(
     create({"apiVersion": "machinebot.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 
 
-@pytest.mark.parametrize(
-    "name", ["authority-minimal", "bot-minimal", "output-minimal", "role-minimal"], ids=lambda name: name.removesuffix("-minimal")
-)
+@pytest.mark.parametrize("name", [f"{kind}-minimal" for kind in KINDS], ids=KINDS)
 def test_a_fresh_object_is_not_ready_yet(
     api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], name: str
 ) -> None:
@@ -281,9 +315,40 @@ def test_a_status_cannot_be_written_with_the_object(create: Callable[[dict[str, 
                 conditions=(CONDITION,),
                 service_account=ServiceAccountStatus(name="machinebot-deployer", uid="1-2-3"),
                 outputs=2,
+                instances=tuple(
+                    BotInstance(
+                        id=f"0d4f6a52-58d4-4dd3-a7a2-3d6f5b3a0c{number:02}",
+                        method="terraform_cloud",
+                        join_token="t" * 200,
+                        generation=7,
+                        attributes={f"attribute{place}": "v" * 256 for place in range(MAX_ATTRIBUTES)},
+                        joined_at=NOW,
+                        last_seen=NOW,
+                        expires_at=NOW,
+                    )
+                    for number in range(MAX_INSTANCES)
+                ),
                 warnings=("probably not meant",),
             ),
         ),
+        (
+            "join-token-minimal",
+            MachineJoinTokenStatus(
+                observed_generation=1,
+                conditions=(CONDITION,),
+                method="token",
+                instance=RenewableInstance(
+                    id="0d4f6a52-58d4-4dd3-a7a2-3d6f5b3a0c11",
+                    generation=3,
+                    key="a" * 64,
+                    joined_at=NOW,
+                    renewed_at=NOW,
+                    expires_at=NOW,
+                ),
+                warnings=("probably not meant",),
+            ),
+        ),
+        ("lock-minimal", Status(observed_generation=1, conditions=(CONDITION,))),
         (
             "output-minimal",
             MachineOutputStatus(
@@ -319,7 +384,7 @@ def test_a_status_cannot_be_written_with_the_object(create: Callable[[dict[str, 
             ),
         ),
     ],
-    ids=["authority", "role", "bot", "output"],
+    ids=["authority", "role", "bot", "join-token", "lock", "output"],
 )
 def test_a_full_status_comes_back_as_it_was_written(
     api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], name: str, status: Status
@@ -336,6 +401,8 @@ def test_a_full_status_comes_back_as_it_was_written(
     [
         ("machineauthorities", ["NAME", "READY", "CLUSTER", "STATUS", "AGE"]),
         ("machinebots", ["NAME", "READY", "ROLES", "OUTPUTS", "STATUS", "AGE"]),
+        ("machinejointokens", ["NAME", "READY", "BOT", "METHOD", "EXPIRES", "STATUS", "AGE"]),
+        ("machinelocks", ["NAME", "READY", "REASON", "MESSAGE", "EXPIRES", "AGE"]),
         ("machineoutputs", ["NAME", "READY", "BOT", "TYPE", "SECRET", "EXPIRES", "RENEWS", "STATUS", "AGE"]),
         ("machineroles", ["NAME", "READY", "NAMESPACES", "LOGINS", "AGE"]),
     ],
@@ -343,7 +410,7 @@ def test_a_full_status_comes_back_as_it_was_written(
 def test_kubectl_get_shows_our_columns(
     api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], plural: str, columns: list[str]
 ) -> None:
-    kind = {"machineauthorities": "authority", "machinebots": "bot", "machineoutputs": "output", "machineroles": "role"}[plural]
+    kind = KINDS[PLURALS.index(plural)]
     create(documents(DATA / "good" / f"{kind}-minimal.yaml")[0])
     header, row = api.kubectl("get", plural, "--output=wide").splitlines()
     assert header.split() == " ".join(columns).split()
@@ -361,23 +428,43 @@ def test_a_bot_is_found_by_each_of_its_names(
 
 
 def test_the_category_lists_every_kind(api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    for kind in ("authority", "bot", "output", "role"):
+    for kind in KINDS:
         create(documents(DATA / "good" / f"{kind}-minimal.yaml")[0])
     listed = api.kubectl("get", CATEGORY, "--output=name").splitlines()
-    assert [name.partition(".")[0] for name in listed] == ["machineauthority", "machinebot", "machineoutput", "machinerole"]
+    assert [name.partition(".")[0] for name in listed] == [f"machine{kind.replace('-', '')}" for kind in KINDS]
+
+
+@pytest.mark.parametrize(("word", "kind"), [("mjt", "join-token"), ("mlock", "lock")])
+def test_short_names(api: ControlPlane, create: Callable[[dict[str, Any]], dict[str, Any]], word: str, kind: str) -> None:
+    (document,) = documents(DATA / "good" / f"{kind}-minimal.yaml")
+    create(document)
+    assert api.kubectl("get", word, "--output=name").endswith(f".machinebot.dev/{document['metadata']['name']}\n")
+
+
+def test_a_rule_of_a_join_token_names_the_methods_that_there_are() -> None:
+    crd = yaml.safe_load((CRDS / "machinebot.dev_machinejointokens.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    methods = spec["properties"].keys() - {"bot", "expires"}
+    (message,) = [rule["message"] for rule in spec["x-kubernetes-validations"] if "exactly one" in rule["message"]]
+    assert message == f"exactly one join method must be set: {', '.join(sorted(methods))}"
+    shown = {name for path in GOOD for document in documents(path) for name in document["spec"]}
+    assert methods - shown == set()
 
 
 def test_the_good_examples_use_every_field_of_every_spec() -> None:
     def fields(schema: dict[str, Any], path: str) -> Iterator[str]:
         for name, field in schema.get("properties", {}).items():
             yield f"{path}.{name}"
-            yield from fields(field, f"{path}.{name}")
+            yield from fields(field.get("items", field), f"{path}.{name}")
 
     def used(value: Any, path: str) -> Iterator[str]:
         if isinstance(value, dict):
             for name, below in value.items():
                 yield f"{path}.{name}"
                 yield from used(below, f"{path}.{name}")
+        if isinstance(value, list):
+            for each in value:
+                yield from used(each, path)
 
     crds = [yaml.safe_load(path.read_text())["spec"] for path in CRDS.glob("*.yaml")]
     known = {
