@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from machinebot.authority.desk import Desk
 from machinebot.authority.serving import dns_names
 from machinebot.clock import Clock, SystemClock
 from machinebot.controller.fence import FencedClient
@@ -18,6 +19,7 @@ from machinebot.controller.leader import Leader
 from machinebot.controller.queue import WorkQueue
 from machinebot.controller.term import Term
 from machinebot.errors import LeadershipLost, MachinebotError
+from machinebot.issuers.fetching import Issuers
 from machinebot.kube.client import ApiServer, KubeClient, cluster_facts, load_configuration
 from machinebot.kube.events import EventRecorder
 from machinebot.kube.leases import Leases
@@ -31,15 +33,19 @@ from machinebot.reconcile.bots import BotReconciler
 from machinebot.reconcile.bundles import BundleReconciler
 from machinebot.reconcile.join_tokens import JoinTokenReconciler
 from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.ledger import Ledger
 from machinebot.reconcile.locks import LockReconciler
 from machinebot.reconcile.outputs import OutputReconciler, OutputServices
 from machinebot.reconcile.roles import RoleReconciler
+from machinebot.reconcile.roster import Roster
 from machinebot.reconcile.trust import TrustKeeper
 from machinebot.reconcile.world import Due, Key, OutputFacts, Sort, World
 from machinebot.settings import OperatorSettings
 from machinebot.web.certificates import CertificateSource, FileCertificate, SignedCertificate
 from machinebot.web.collector import ResourceCollector
 from machinebot.web.https import HttpsServer
+from machinebot.web.joins import JoinRates, JoinRoutes
+from machinebot.web.limits import Rate
 from machinebot.web.server import Server
 from machinebot.web.trust import TrustRoutes
 
@@ -76,6 +82,7 @@ class Operator:
         clock: Its clock.
         cluster: How clients reach the cluster.
         take_signals: Called each time that kopf has taken the process's signals, to take them back.
+        outside: What judging joins asks of others; the servers of platforms themselves by default.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Operator:
         *,
         cluster: ClusterFacts,
         take_signals: Callable[[], None] = lambda: None,
+        outside: Issuers | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -106,15 +114,22 @@ class Operator:
         self._picture: Picture | None = None
         metrics.registry.register(ResourceCollector(self._output_facts, self._anchors))
         self._server = Server(metrics.registry, healthy=self.trouble, ready=self.unready)
-        # By the client as it is: a replica that stands by serves verifiers too, and nothing is written.
+        # By the client as it is: a replica that stands by serves verifiers and bots too. What the join API writes carries the
+        # resourceVersion that it was decided on, so that no Lease is needed for it.
+        self._roster = Roster(client, settings.watch_namespaces)
+        self._ledger = Ledger(client, self._roster)
         self._trust = TrustKeeper(
             client,
             namespace=settings.namespace,
             url=settings.service_url,
             interval=settings.sweep_interval,
+            directory=self._roster,
             changed=lambda: self._https.look(),  # noqa: PLW0108 - it is made below
         )
-        self._https = HttpsServer(self._certificate(), (TrustRoutes(self._trust).add_to,))
+        self._outside = outside or Issuers(review=TokenReviews(client).review, clock=clock)
+        self._https = HttpsServer(
+            self._certificate(), (TrustRoutes(self._trust).add_to, self._joins().add_to), self._trust.client_authorities
+        )
         self.https_port = 0
         """The port of HTTPS, once it serves."""
 
@@ -174,6 +189,8 @@ class Operator:
         """What every replica does, leader or not."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._trust.run(), name="trust")
+            group.create_task(self._roster.run(), name="roster")
+            group.create_task(self._ledger.run(), name="ledger")
             group.create_task(self._https.run(), name="https")
 
     async def _work(self) -> None:
@@ -195,7 +212,25 @@ class Operator:
         await asyncio.wait(tasks, timeout=STOP_SECONDS)
         await self._leader.release()
         await self._https.stop()
+        await self._ledger.flush()
+        await self._outside.close()
         await self._server.stop()
+
+    def _joins(self) -> JoinRoutes:
+        settings = self._settings
+        rates = JoinRates(
+            address=Rate(settings.join_address_rate, settings.join_address_burst),
+            token=Rate(settings.join_token_rate, settings.join_token_burst),
+        )
+        desk = Desk(directory=self._roster, signers=self._trust.signer, outside=self._outside, ledger=self._ledger)
+        return JoinRoutes(
+            desk=desk,
+            trust=self._trust,
+            ready=lambda: self._roster.is_complete,
+            rates=rates,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
 
     def _certificate(self) -> CertificateSource:
         settings = self._settings
@@ -252,10 +287,10 @@ class Operator:
                 Sort.AUTHORITY: keeper.reconcile,
                 Sort.BUNDLE: bundles.reconcile,
                 Sort.ROLE: RoleReconciler(client, world, clock).reconcile,
+                Sort.LOCK: LockReconciler(client=client, world=world, clock=clock, enqueue=enqueue).reconcile,
+                Sort.JOIN_TOKEN: JoinTokenReconciler(client=client, world=world, clock=clock).reconcile,
                 Sort.BOT: bots.reconcile,
                 Sort.OUTPUT: outputs.reconcile,
-                Sort.LOCK: locks.reconcile,
-                Sort.JOIN_TOKEN: JoinTokenReconciler(client=client, world=world, clock=clock).reconcile,
             },
             metrics=metrics,
             clock=clock,

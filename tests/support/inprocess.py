@@ -17,7 +17,9 @@ from prometheus_client import CollectorRegistry
 from machinebot.app import Operator
 from machinebot.controller.term import Term
 from machinebot.errors import MachinebotError
+from machinebot.issuers.fetching import Issuers
 from machinebot.kube.client import ApiServer, cluster_facts, load_configuration
+from machinebot.kube.tokens import TokenReviews
 from machinebot.metrics import Metrics
 from machinebot.reconcile.world import World
 from machinebot.settings import OperatorSettings
@@ -87,11 +89,19 @@ class RunningOperator:
         settings: How it runs. The port is always a free one.
         clock: Its clock.
         watch_kubeconfig: How kopf logs in, where that differs.
+        outside: Makes what judging joins asks of others, of the reviewer of tokens; the servers of platforms themselves by default.
     """
 
     def __init__(
-        self, kubeconfig: Path, settings: OperatorSettings, clock: SteppedClock, *, watch_kubeconfig: Path | None = None
+        self,
+        kubeconfig: Path,
+        settings: OperatorSettings,
+        clock: SteppedClock,
+        *,
+        watch_kubeconfig: Path | None = None,
+        outside: Callable[[TokenReviews], Issuers] | None = None,
     ) -> None:
+        self._outside = outside
         self._kubeconfig = kubeconfig
         self._watch_kubeconfig = watch_kubeconfig or kubeconfig
         self._settings = replace(settings, listen_host=LOOPBACK, listen_port=0, https_host=LOOPBACK, https_port=0)
@@ -283,7 +293,8 @@ class RunningOperator:
         api = ApiServer(configuration, metrics, timeout=self._settings.request_timeout)
         line, stop = Line(api), asyncio.Event()
         cluster = cluster_facts(configuration, in_cluster=False)
-        operator = Operator(self._settings, line, metrics, self.clock, cluster=cluster)
+        outside = None if self._outside is None else self._outside(TokenReviews(line))
+        operator = Operator(self._settings, line, metrics, self.clock, cluster=cluster, outside=outside)
         self._alive = _Alive(asyncio.get_running_loop(), operator, line, metrics, stop)
         try:
             await operator.run(stop, self._started)

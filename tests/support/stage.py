@@ -78,11 +78,13 @@ class Stage:
         self, *, clock: SteppedClock | None = None, watch_kubeconfig: Path | None = None, **changes: Any
     ) -> RunningOperator:
         """An operator with some settings changed, not yet started."""
+        kubeconfig, outside = changes.pop("kubeconfig", self.kubeconfig), changes.pop("outside", None)
         return RunningOperator(
-            changes.pop("kubeconfig", self.kubeconfig),
+            kubeconfig,
             settings(self.own_namespace, **changes),
             clock or SteppedClock(),
             watch_kubeconfig=watch_kubeconfig,
+            outside=outside,
         )
 
     def authority(self, name: str | None = None, **spec: Any) -> str:

@@ -9,9 +9,11 @@ from typing import Final
 from pydantic import ValidationError
 
 from machinebot.authority.generations import Generation
+from machinebot.authority.interface import Directory
 from machinebot.authority.rotation import active, in_order
+from machinebot.authority.signing import Signer
 from machinebot.authority.stored import load
-from machinebot.errors import Invalid, MachinebotError, NotFound, Unavailable
+from machinebot.errors import Denied, Invalid, MachinebotError, NotFound, Unavailable
 from machinebot.kube.client import Json, KubeClient
 from machinebot.kube.resources import AUTHORITIES, AUTHORITY_LABEL, SECRETS, SELECTOR, Resource
 from machinebot.kube.secrets import SecretStore, StoredSecret
@@ -57,17 +59,26 @@ class TrustKeeper:
         namespace: The operator's own, where the CA Secrets are.
         url: Address of our HTTPS, without a slash at the end.
         interval: Seconds between two looks that no watch has asked for.
+        directory: Bots, roles and locks, for whom the authorities sign.
         changed: Called after each look.
     """
 
     def __init__(
-        self, client: KubeClient, *, namespace: str, url: str, interval: float, changed: Callable[[], None] = lambda: None
+        self,
+        client: KubeClient,
+        *,
+        namespace: str,
+        url: str,
+        interval: float,
+        directory: Directory,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._secrets = SecretStore(client)
         self._namespace = namespace
         self._url = url
         self._interval = interval
+        self._directory = directory
         self._tell = changed
         self._changed = asyncio.Event()
         self.looked = False
@@ -75,6 +86,7 @@ class TrustKeeper:
         self._seen: dict[tuple[str, str], object] = {}
         self._read: dict[tuple[str, Purpose], str] = {}
         self._kept: dict[str, _Kept] = {}
+        self._signers: dict[str, tuple[str, Signer]] = {}
 
     def get(self, name: str) -> TrustBundle:
         """The trust of the authority of that name. A CA that could never be read is missing in it.
@@ -89,6 +101,26 @@ class TrustKeeper:
         if kept is None or not kept.generations:
             raise Unavailable("AuthorityNotReady", "the CAs of this authority are not there yet: try again in some seconds")
         return kept.trust
+
+    def signer(self, name: str) -> Signer:
+        """What the authority of that name signs with, for bots outside of the cluster.
+
+        Raises:
+            Denied: There is no such MachineAuthority.
+            Unavailable: Nothing of it could be read yet.
+        """
+        found = self._signers.get(name)
+        if found is not None:
+            return found[1]
+        if self.looked and name not in self._kept:
+            raise Denied(
+                "AuthorityMissing", f"there is no MachineAuthority {name!r}: create it, or correct the bot's spec.authority"
+            )
+        raise Unavailable("AuthorityNotReady", "the CAs of this authority are not there yet: try again in some seconds")
+
+    def client_authorities(self) -> bytes:
+        """The CAs of identities of bots, of every authority, PEM: who shows one of theirs is heard by the join API."""
+        return b"".join(anchor.public for name in sorted(self._kept) for anchor in self._kept[name].trust.of(Purpose.BOT))
 
     def identity_issuer(self) -> tuple[str, Generation] | None:
         """Who signs for our own HTTPS: the authority `default`, else the first by name. Its cluster name and active CA."""
@@ -153,9 +185,24 @@ class TrustKeeper:
                 continue
             kept[name] = await self._kept_of(authority, known, secrets)
         self._kept, self.looked = kept, True
+        self._sign(kept)
         uids = {each.uid for each in kept.values()}
         self._read = {key: version for key, version in self._read.items() if key[0] in uids}
         self._tell()
+
+    def _sign(self, kept: Mapping[str, _Kept]) -> None:
+        """Brings the signers up to date; one of an authority that is gone, or another one of its name, signs no more."""
+        signers: dict[str, tuple[str, Signer]] = {}
+        for name, each in kept.items():
+            if not each.generations:
+                continue
+            uid, signer = self._signers.get(name, ("", None))
+            if signer is None or uid != each.uid:
+                signer = Signer(name, each.spec, each.generations, each.issuer, self._directory)
+            else:
+                signer.update(each.spec, each.generations, each.issuer)
+            signers[name] = (each.uid, signer)
+        self._signers = signers
 
     async def _kept_of(self, authority: MachineAuthority, known: _Kept | None, secrets: Mapping[str, StoredSecret]) -> _Kept:
         name, uid = authority.metadata.name, authority.metadata.uid
