@@ -1,5 +1,5 @@
 """`python -m machinebot`."""
 
-from machinebot.cli.main import app
+from machinebot.cli.main import run
 
-app()
+run()

@@ -1,14 +1,15 @@
-"""`machinebot`: runs the operator, prints the trust bundle, and writes the CRDs."""
+"""`machinebot`: the application, and the commands of those who install it; those for people are in `machinebot.cli.people`."""
 
 import logging
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated, Final, cast, get_args
 
 import typer
-import uvloop
 
 from machinebot import __version__
+from machinebot.cli import people
 from machinebot.settings import LogFormat, OperatorSettings
 
 MAX_PORT: Final = 65535
@@ -20,7 +21,7 @@ app = typer.Typer(
 
 @app.callback()
 def main() -> None:
-    """Machine identities on Kubernetes: SSH and X.509 credentials that live for hours, in Secrets."""
+    """Machine identities on Kubernetes: SSH, X.509 and JWT credentials that live for hours, always fresh."""
 
 
 @app.command()
@@ -46,12 +47,18 @@ def operator(
     ] = "",
     workers: Annotated[int, typer.Option(min=1, max=256, help="Objects that are reconciled at a time.")] = 16,
     sweep_interval: Annotated[float, typer.Option(min=1, help="Seconds between two full looks at the cluster.")] = 300,
+    join_address_rate: Annotated[float, typer.Option(min=0.1, help="Requests a second to the join API, by one address.")] = 20,
+    join_address_burst: Annotated[int, typer.Option(min=1, help="Requests at once, by one address.")] = 100,
+    join_token_rate: Annotated[float, typer.Option(min=0.1, help="Joins a second, by one join token.")] = 50,
+    join_token_burst: Annotated[int, typer.Option(min=1, help="Joins at once, by one join token.")] = 200,
     lease_name: Annotated[str, typer.Option(help="Name of the Lease.")] = "machinebot",
     lease_duration: Annotated[float, typer.Option(min=3, max=60, help="Seconds after which a silent leader is replaced.")] = 10,
     log_format: Annotated[str, typer.Option(help="json or console.")] = "json",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Runs the operator."""
+    import uvloop  # noqa: PLC0415 - not there without the operator's packages
+
     from machinebot.app import run_operator  # noqa: PLC0415 - kopf and the client take a second that other commands save
     from machinebot.logs import configure  # noqa: PLC0415 - the same
 
@@ -74,6 +81,10 @@ def operator(
         watch_namespaces=tuple(name.strip() for name in watch_namespaces.split(",") if name.strip()),
         workers=workers,
         sweep_interval=sweep_interval,
+        join_address_rate=join_address_rate,
+        join_address_burst=join_address_burst,
+        join_token_rate=join_token_rate,
+        join_token_burst=join_token_burst,
         lease_name=lease_name,
         lease_duration=lease_duration,
         lease_renew_deadline=lease_duration * 0.6,
@@ -112,19 +123,15 @@ def trust(
     ] = None,
 ) -> None:
     """Prints a piece of the trust bundle: what sshd, nginx, databases and verifiers of tokens need."""
-    from machinebot.cli import trust as source  # noqa: PLC0415 - the client takes a second that other commands save
-    from machinebot.errors import MachinebotError  # noqa: PLC0415 - the same
+    with people.one_line_for_errors():
+        from machinebot.cli import trust as source  # noqa: PLC0415 - the client takes a second that other commands save
 
-    if not piece:
-        typer.echo(source.listing())
-        return
-    try:
+        if not piece:
+            typer.echo(source.listing())
+            return
         source.check_piece(piece)
         found = source.from_https(url, authority, piece, ca_file) if url else source.from_cluster(authority, piece)
-    except MachinebotError as error:
-        typer.echo(f"machinebot: {' '.join(error.message.split())}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(found, nl=False)
+        typer.echo(found, nl=False)
 
 
 @app.command()
@@ -140,5 +147,18 @@ def crds(
         typer.echo(directory / name)
 
 
+people.register(app)
+
+
+def run() -> None:
+    """The installed scripts `machinebot` and `kubectl-machinebot`: the usage is shown as it was called."""
+    app(prog_name=program(sys.argv[0]))
+
+
+def program(path: str) -> str:
+    """How a person has called us: kubectl runs `kubectl-machinebot` for `kubectl machinebot`."""
+    return "kubectl machinebot" if Path(path).name.startswith("kubectl-") else "machinebot"
+
+
 if __name__ == "__main__":
-    app()
+    run()

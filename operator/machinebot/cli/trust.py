@@ -1,7 +1,6 @@
 """`machinebot trust`: one piece of the trust bundle for a shell, from the API server or over HTTPS."""
 
 import asyncio
-import os
 import ssl
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import ValidationError
 
+from machinebot.cli.cluster import kubeconfig
 from machinebot.clock import parse_rfc3339
 from machinebot.errors import Invalid, MachinebotError, NotFound, Unavailable
 from machinebot.kube.client import ApiServer, Json, load_configuration
@@ -103,7 +103,7 @@ def from_cluster(authority: str, piece: str) -> bytes:
 
 
 async def _read(name: str) -> Json:
-    client = ApiServer(await load_configuration(_kubeconfig()), Metrics(), timeout=TIMEOUT)
+    client = ApiServer(await load_configuration(kubeconfig()), Metrics(), timeout=TIMEOUT)
     try:
         body = await client.get(AUTHORITIES, "", name)
     except MachinebotError as error:
@@ -115,15 +115,6 @@ async def _read(name: str) -> Json:
     if body is None:
         raise NotFound("AuthorityMissing", f"there is no MachineAuthority {name!r}: see kubectl get machineauthorities")
     return body
-
-
-def _kubeconfig() -> Path | None:
-    """Where kubectl looks; None in a pod."""
-    written = os.environ.get("KUBECONFIG")
-    if written:
-        return Path(written)
-    usual = Path.home() / ".kube" / "config"
-    return usual if usual.exists() else None
 
 
 def _bundle(body: Json) -> TrustBundle:

@@ -100,11 +100,15 @@ class KubeClient(Protocol):
         ...
 
 
-async def load_configuration(kubeconfig: Path | None) -> Configuration:
+async def load_configuration(kubeconfig: Path | None, *, context: str | None = None) -> Configuration:
     """Where the API server is and how to log in: a kubeconfig where given, else the pod's ServiceAccount.
 
+    Args:
+        kubeconfig: The file, or several with the separator that KUBECONFIG has.
+        context: Which of its contexts; its current one by default.
+
     Raises:
-        Invalid: Neither is there.
+        Invalid: Neither is there, or the kubeconfig has no such context.
     """
     configuration = Configuration()
     configuration.connection_pool_maxsize = 64
@@ -112,7 +116,9 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
     configuration.client_session_kwargs = {"trust_env": False}
     try:
         if kubeconfig is not None:
-            await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
+            await config.load_kube_config(
+                config_file=str(kubeconfig), context=context, client_configuration=configuration, persist_config=False
+            )
         else:
             config.load_incluster_config(client_configuration=configuration)
     except (config.ConfigException, OSError, TypeError, AttributeError, yaml.YAMLError) as error:  # or a file of another shape
