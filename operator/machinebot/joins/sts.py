@@ -97,6 +97,21 @@ PARTITIONS: Final[Mapping[str, Partition]] = MappingProxyType(
 )
 """The partitions that are on the internet, by the word that stands second in an ARN."""
 
+
+def place(region: str | None) -> tuple[str, str] | None:
+    """The host to sign a request for, and the region that the signature is for; None where there is no such region.
+
+    Args:
+        region: A region of any partition, or None for the one host of `aws` without a region.
+    """
+    for partition in PARTITIONS.values():
+        if region is None and partition.home is not None:
+            return f"sts.{partition.suffix}", partition.home
+        if region is not None and partition.regions.fullmatch(region) is not None:
+            return f"sts.{region}.{partition.suffix}", region
+    return None
+
+
 _REGIONAL: Final = re.compile(r"(?P<service>sts(?:-fips)?)\.(?P<region>[a-z0-9-]{1,32})\.(?P<suffix>[a-z.]{1,32})")
 
 

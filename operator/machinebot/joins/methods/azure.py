@@ -21,7 +21,7 @@ from machinebot.errors import Denied, Unavailable
 from machinebot.joins import cms, jwts
 from machinebot.joins.azure_clouds import CLOUDS, Cloud
 from machinebot.joins.base import NOT_MATCHED, Asked, HTTPSRequest, JoinMethod, Outside, Proof, Proved
-from machinebot.joins.claims import MAX_PATTERN, MAX_RULES
+from machinebot.joins.claims import MAX_PATTERN, MAX_RULES, UUID
 from machinebot.joins.jwts import Expected, VerifiedClaims
 from machinebot.joins.strict import json_object
 from machinebot.policy import globs
@@ -36,8 +36,7 @@ MAX_ROOTS: Final = 16
 API_VERSION: Final = "2024-07-01"
 """Version of the Resource Manager's API for virtual machines that is asked."""
 
-_UUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
-_UUID_FORM: Final = "must be a UUID such as 11111111-2222-3333-4444-555555555555"
+_ID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 
 _OK: Final = 200
 _NOT_SHOWN: Final = frozenset({401, 403, 404})
@@ -78,8 +77,6 @@ CertificatesPEM = Annotated[
     AfterValidator(_authorities),
 ]
 """Certificates of authorities, PEM."""
-
-UUID = Annotated[str, written_as(_UUID, _UUID_FORM), Field(max_length=36)]
 
 
 class AzureRule(Model):
@@ -170,7 +167,7 @@ async def verify(settings: AzureSettings, proof: AzureProof, asked: Asked, outsi
     return Proved(
         subject=resource.path,
         attributes={
-            "tenantID": settings.tenant_id.lower(),
+            "tenantID": settings.tenant_id,
             "subscriptionID": resource.subscription,
             "resourceGroup": resource.group,
             "vmName": resource.name,
@@ -182,10 +179,10 @@ async def verify(settings: AzureSettings, proof: AzureProof, asked: Asked, outsi
 def _fits(rule: AzureRule, resource: "Resource", vm_id: str) -> bool:
     groups = rule.resource_groups
     return (
-        rule.subscription_id.lower() == resource.subscription
+        rule.subscription_id == resource.subscription
         and (groups is None or resource.group.lower() in {group.lower() for group in groups})
         and (rule.vm_name is None or globs.matches(rule.vm_name.lower(), resource.name.lower()))
-        and (rule.vm_id is None or rule.vm_id.lower() == vm_id)
+        and (rule.vm_id is None or rule.vm_id == vm_id)
     )
 
 
@@ -213,8 +210,8 @@ class Attested(Model):
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
     nonce: str
-    vm_id: Annotated[str, Field(pattern=_UUID), AfterValidator(str.lower)]
-    subscription_id: Annotated[str, Field(pattern=_UUID), AfterValidator(str.lower)]
+    vm_id: Annotated[str, Field(pattern=_ID), AfterValidator(str.lower)]
+    subscription_id: Annotated[str, Field(pattern=_ID), AfterValidator(str.lower)]
     time_stamp: _Dates
 
 
@@ -332,7 +329,7 @@ _RESOURCE: Final = re.compile(
 async def _claims(settings: AzureSettings, token: str, asked: Asked, outside: Outside) -> VerifiedClaims:
     unverified_token = jwts.take_apart(token)
     cloud = CLOUDS[settings.cloud]
-    issuer = f"https://{cloud.issuer}/{settings.tenant_id.lower()}/"
+    issuer = f"https://{cloud.issuer}/{settings.tenant_id}/"
     expected = Expected(issuer=issuer, audience=cloud.audience, now=asked.now)
     return jwts.verified_claims(unverified_token, await outside.keys(issuer, unverified_token.kid), expected)
 
