@@ -263,7 +263,6 @@ class Operator:
             enqueue=enqueue,
         )
         bots = BotReconciler(client=client, world=world, joins=joins, authorities=authorities, events=events, clock=clock)
-        locks = LockReconciler(client=client, world=world, clock=clock, enqueue=enqueue)
         outputs = OutputReconciler(
             OutputServices(
                 client=client,
