@@ -62,6 +62,7 @@ CLAIMS: Final = (
 
 METHOD: Final = platform(
     name="azure_devops",
+    field="azureDevOps",
     description="Azure DevOps, by the ID token of a pipeline.",
     settings=AzureDevOpsSettings,
     table=Platform(

@@ -31,7 +31,6 @@ CLAIMS: Final = (
 METHOD: Final = platform(
     name="circleci",
     description="CircleCI, by the ID token of a job that uses a context.",
-    field="circleci",
     settings=CircleCISettings,
     table=Platform(
         claims=CLAIMS,
