@@ -23,6 +23,8 @@ _PLACES = {
     "MachineRole": (_OURS, "machineroles"),
     "MachineBot": (_OURS, "machinebots"),
     "MachineOutput": (_OURS, "machineoutputs"),
+    "MachineJoinToken": (_OURS, "machinejointokens"),
+    "MachineLock": (_OURS, "machinelocks"),
     "Namespace": ("/api/v1", "namespaces"),
     "Secret": ("/api/v1", "secrets"),
     "ServiceAccount": ("/api/v1", "serviceaccounts"),

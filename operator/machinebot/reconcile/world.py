@@ -470,7 +470,14 @@ class World:
                 concerned += self._dues_of_role(name)
             elif kind == Sort.JOIN_TOKEN:
                 concerned.append(Due(Key(Sort.JOIN_TOKEN, namespace, name)))
+            elif kind == _INSTANCE:
+                concerned += self._dues_of_instance(name)
         return concerned
+
+    def _dues_of_instance(self, instance: str) -> list[Due]:
+        """The join token that the instance has used up, if it has: its status names it."""
+        tokens = self._entries[Sort.JOIN_TOKEN].items()
+        return [Due(Key(Sort.JOIN_TOKEN, *place)) for place, entry in tokens if instance.encode() in entry.body]
 
     def stopped_by(self, key: Key) -> list[Due]:
         """Whom the lock stops: for the moment at which it ends by itself."""
@@ -596,14 +603,23 @@ def _links(sort: Sort, spec: Mapping[str, Any]) -> tuple[str, ...]:
             return ()
 
 
+_INSTANCE: Final = "instance"
+"""In front of the id of an instance in a link."""
+
+
 def _targets(target: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a lock is about, where that is an object that it finds or is found by; an instance is none."""
-    links = [
+    """What a lock is about, as links."""
+    places = [
         target_of(sort, str(place.get("namespace", "")), str(place.get("name", "")))
         for field, sort in (("bot", Sort.BOT), ("joinToken", Sort.JOIN_TOKEN))
         if isinstance(place := target.get(field), dict)
     ]
-    return (*links, target_of(Sort.ROLE, "", target["role"])) if "role" in target else tuple(links)
+    names = [
+        f"{kind} /{name}"
+        for field, kind in (("role", Sort.ROLE), ("instance", _INSTANCE))
+        if isinstance(name := target.get(field), str)
+    ]
+    return (*places, *names)
 
 
 def _compact(body: Mapping[str, Any]) -> bytes:
