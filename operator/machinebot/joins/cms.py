@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from machinebot.errors import Denied
+from machinebot.joins.keysets import MAX_RSA_BITS, MIN_RSA_BITS
 
 MAX_MESSAGE: Final = 16 * 1024
 """Longest message that is read, bytes; one with a chain of three certificates has some 6 KiB."""
@@ -260,7 +261,7 @@ def _check_signer(message: UnverifiedMessage, trusted: Trusted) -> None:
 def _is_signed(message: UnverifiedMessage) -> bool:
     try:
         match message.signer.public_key(), message.key:
-            case rsa.RSAPublicKey() as key, "RSA":
+            case rsa.RSAPublicKey() as key, "RSA" if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
                 key.verify(message.signature, message.signed, padding.PKCS1v15(), message.digest)
             case ec.EllipticCurvePublicKey() as key, "EC":
                 key.verify(message.signature, message.signed, ec.ECDSA(message.digest))

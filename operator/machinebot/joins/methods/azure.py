@@ -288,13 +288,12 @@ async def _completed(message: cms.UnverifiedMessage, trusted: cms.Trusted, outsi
 
 def _issuer_place(certificate: x509.Certificate) -> re.Match[str] | None:
     """Where a certificate says that its issuer's lies, if it is a place that we ask."""
-    for access in certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value:
-        location = access.access_location
-        if access.access_method == AuthorityInformationAccessOID.CA_ISSUERS and isinstance(
-            location, x509.UniformResourceIdentifier
-        ):
-            return _ISSUERS.fullmatch(location.value)
-    return None
+    places = (
+        access.access_location.value
+        for access in certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+        if access.access_method == AuthorityInformationAccessOID.CA_ISSUERS
+    )
+    return next((found for place in places if (found := _ISSUERS.fullmatch(str(place))) is not None), None)
 
 
 # --- the token and the Resource Manager -----------------------------------------------------------------------------------
