@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest
 TREES := operator tools tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs controlplane crds crds-check demo test bench lint format types layers unit integration e2e docs constraints clean
+.PHONY: help setup programs controlplane crds openapi fuzz crds-check demo demo-agent test bench lint format types layers unit integration e2e docs constraints clean
 # The steps of one target come after one another, also with -j: they share .venv, the caches and the processors.
 .NOTPARALLEL:
 
@@ -32,6 +32,9 @@ controlplane: setup ## etcd, kube-apiserver, kube-controller-manager, kubectl an
 
 demo: controlplane ## see it work: a real API server, the chart, the operator, a login over SSH; stays until Ctrl-C
 	@PYTHONPATH=tools $(BIN)/python -m demo
+
+demo-agent: controlplane ## the same for machines outside of the cluster: the agent joins by a secret and as a pod, and logs in
+	@PYTHONPATH=tools $(BIN)/python -m demo --agent
 
 test: programs controlplane lint types layers crds-check ## everything that must be right before a commit goes in
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered $(ARGS)
@@ -68,6 +71,12 @@ layers: setup ## import-linter: an import never points up
 
 crds: setup ## write crds/ from the models
 	$(BIN)/machinebot crds --directory crds
+
+openapi: setup ## write docs/openapi.json from the messages of the join API
+	$(BIN)/python -m machinebot.protocol > docs/openapi.json
+
+fuzz: setup ## the parsers of what comes from outside, for minutes: make fuzz ARGS="-k jwks"
+	MACHINEBOT_FUZZ=1 $(PYTEST) tests/fuzz -p no:randomly --timeout=3600 $(ARGS)
 
 crds-check: setup
 	@directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && $(BIN)/machinebot crds --directory "$$directory" >/dev/null \
