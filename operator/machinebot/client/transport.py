@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -179,6 +180,7 @@ def send(
     path: str,
     *,
     body: bytes | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
     timeout: float,
 ) -> Answer:
     """One request, and its answer; redirects are not followed.
@@ -188,6 +190,7 @@ def send(
         tls: See `context`.
         path: Path of ours, behind the address's own.
         body: JSON to be sent by POST; None for a GET.
+        headers: More header fields.
         timeout: Seconds for connecting, for the handshake, and for all of the answer.
 
     Raises:
@@ -195,14 +198,14 @@ def send(
         Denied: The server refuses the client's certificate.
     """
     connection = _connection(address, tls, timeout)
-    headers = {"User-Agent": "machinebot", "Accept": "application/json", "Connection": "close"}
+    fields = {"User-Agent": "machinebot", "Accept": "application/json", "Connection": "close", **headers}
     if body is not None:
-        headers["Content-Type"] = "application/json"
+        fields["Content-Type"] = "application/json"
     try:
         connection.connect()
         if isinstance(connection.sock, _DeadlineSocket):
             connection.sock.deadline = time.monotonic() + timeout
-        connection.request("GET" if body is None else "POST", f"{address.prefix}{path}", body=body, headers=headers)
+        connection.request("GET" if body is None else "POST", f"{address.prefix}{path}", body=body, headers=fields)
         return _read(connection.getresponse())
     except ssl.SSLCertVerificationError as error:
         raise Unavailable(
