@@ -70,7 +70,7 @@ def refused(stage: Stage, name: str, reason: str) -> str:
 # --- made once ----------------------------------------------------------------------------------------------------------
 
 
-def test_six_cas_are_made_once_and_told_in_status(stage: Stage, running: RunningOperator) -> None:
+def test_a_ca_for_each_purpose_is_made_once_and_told_in_status(stage: Stage, running: RunningOperator) -> None:
     mark = stage.audit.mark()
     name = stage.authority()
     body = stage.authority_ready(name)
@@ -85,12 +85,12 @@ def test_six_cas_are_made_once_and_told_in_status(stage: Stage, running: Running
     assert published == {(str(purpose), "Active") for purpose in Purpose}
     for _ in range(2):
         running.settle()
-    assert ca_writes(stage, mark, name) == ["create secrets"] * 6
+    assert ca_writes(stage, mark, name) == ["create secrets"] * len(Purpose)
     running.stop()
     running.start()
     running.wait_leading()
     running.settle()
-    assert ca_writes(stage, mark, name) == ["create secrets"] * 6
+    assert ca_writes(stage, mark, name) == ["create secrets"] * len(Purpose)
 
 
 def test_no_two_cas_share_a_key(stage: Stage, running: RunningOperator) -> None:
@@ -98,7 +98,7 @@ def test_no_two_cas_share_a_key(stage: Stage, running: RunningOperator) -> None:
     names = [stage.authority(), stage.authority()]
     bodies = [stage.authority_ready(name) for name in names]
     fingerprints = [anchor["fingerprint"] for body in bodies for anchor in body["status"]["authorities"]]
-    assert len(set(fingerprints)) == len(fingerprints) == 12
+    assert len(set(fingerprints)) == len(fingerprints) == 2 * len(Purpose)
 
 
 def test_nothing_secret_stands_in_the_status(stage: Stage, running: RunningOperator) -> None:
@@ -170,7 +170,7 @@ async def test_operators_that_start_together_end_with_the_same_cas(stage: Stage,
             for purpose, secret in ca_secrets(stage, name).items()
             for generation in load(purpose, secret.data[CONTENT])
         }
-        assert len(stored) == 6
+        assert len(stored) == len(Purpose)
         assert [each.anchors(name) for each in starting] == [stored] * len(starting)
         assert {anchor["fingerprint"] for anchor in authority(stage, name)["status"]["authorities"]} == {
             anchor.fingerprint for anchor in stored
@@ -199,7 +199,7 @@ def test_where_its_secrets_cannot_be_read_nothing_is_made(
     running.step(timedelta(minutes=1))
     stage.authority_ready(name)
     tenant.ready()
-    assert ca_writes(stage, mark, name) == ["create secrets"] * 6
+    assert ca_writes(stage, mark, name) == ["create secrets"] * len(Purpose)
 
 
 def test_an_existing_ca_that_cannot_be_read_goes_on_signing_from_memory(
@@ -285,6 +285,38 @@ def test_a_ca_secret_deleted_while_the_operator_is_down_is_missed_and_not_made_a
     assert told(tenant.get("MachineOutput", "web"), "True")
     assert condition(tenant.get("MachineOutput", "web"), "Renewing") is None
     assert tenant.secret().version == credential.version
+
+
+def test_an_authority_from_before_there_was_a_purpose_gets_its_ca_at_the_next_start(
+    stage: Stage, tenant: Tenant, role: str, running: RunningOperator
+) -> None:
+    """As an upgrade finds it: the status lists six purposes, and their Secrets are there."""
+    name = stage.authority()
+    secrets = ca_secrets_when_ready(stage, name)
+    tenant.bot(roles=(role,), authority=name)
+    tenant.output()
+    tenant.ready()
+    running.settle()
+    credential = tenant.secret()
+    running.stop()
+    earlier = [each for each in authority(stage, name)["status"]["authorities"] if each["purpose"] != Purpose.BOT]
+    assert len(earlier) == len(Purpose) - 1
+    stage.cluster.patch("MachineAuthority", "", name, {"status": {"authorities": earlier}}, subresource="status")
+    stage.cluster.delete("Secret", stage.own_namespace, secrets[Purpose.BOT].name)
+    mark = stage.audit.mark()
+    running.start()
+    running.wait_leading()
+    stage.authority_ready(name)
+    running.settle()
+    assert ca_writes(stage, mark, name) == ["create secrets"]
+    made = ca_secrets(stage, name)
+    assert made[Purpose.BOT].data != secrets[Purpose.BOT].data
+    others = set(Purpose) - {Purpose.BOT}
+    assert {purpose: made[purpose].version for purpose in others} == {purpose: secrets[purpose].version for purpose in others}
+    body = authority(stage, name)
+    assert [each for each in body["status"]["authorities"] if each["purpose"] != Purpose.BOT] == earlier
+    assert {each["purpose"] for each in body["status"]["authorities"]} == {str(purpose) for purpose in Purpose}
+    assert tenant.secret().version == credential.version, "nothing is issued for it"
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -437,7 +469,7 @@ def test_a_change_of_the_trust_bundle_alone_issues_nothing(stage: Stage, running
         stepped.step(timedelta(hours=4))
         stepped.wait_quiet()
         stepped.settle()
-        assert len(trust_of(stepped, name)) == before + 6
+        assert len(trust_of(stepped, name)) == before + len(Purpose)
         assert tenant.secret().version == secret.version
 
 
