@@ -303,7 +303,7 @@ def _type_of(claim: Claim) -> Any:
         case Match.ONE_OF:
             text = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN)]
             return Annotated[tuple[text, ...], Field(min_length=1, max_length=MAX_LISTED)]
-        case Match.EXACT | Match.GLOB | Match.MEMBER:
+        case _:
             return str
 
 
@@ -326,7 +326,7 @@ def _field_of(claim: Claim) -> Any:
                 max_length=MAX_PATTERN,
                 json_schema_extra=rules(refusal),
             )
-        case Match.EXACT | Match.MEMBER:
+        case _:
             return Field(
                 default=None, alias=claim.name, description=f"{text} Compared exactly.", min_length=1, max_length=MAX_PATTERN
             )
@@ -362,7 +362,7 @@ def _told(claim: Claim, verified: VerifiedClaims) -> Sequence[str]:
             return texts_of(verified.at(*claim.path))
         case Match.BOOLEAN:
             return [text for text in (_text(verified.at(*claim.path)),) if text in ("true", "false")]
-        case Match.EXACT | Match.GLOB | Match.ONE_OF:
+        case _:
             return [text for text in (verified.text(*claim.path),) if text is not None]
 
 

@@ -25,10 +25,15 @@ LEEWAY: Final = timedelta(seconds=10)
 MAX_AGE: Final = timedelta(hours=24)
 """Oldest token that is taken, by its `iat`, whatever its `exp` says: a proof of who one is now."""
 
-ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)
 """Every `alg` that is ever taken: asymmetric signatures. Which of them a key may be used with follows from the key."""
 
-_VERIFIERS: Final = {name: each for name, each in get_default_algorithms().items() if name in ALGORITHMS}
+_NEW_NAMES: Final = {"Ed25519": "EdDSA"}
+"""RFC 9864 gives each kind of key a name of its own; the signatures are the same."""
+
+_VERIFIERS: Final = {name: get_default_algorithms()[_NEW_NAMES.get(name, name)] for name in ALGORITHMS}
 
 
 @dataclass(frozen=True, slots=True)

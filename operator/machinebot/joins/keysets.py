@@ -132,7 +132,7 @@ def _algorithms(key: object) -> frozenset[str]:
         case ec.EllipticCurvePublicKey():
             return _CURVES.get(key.curve.name, frozenset())
         case ed25519.Ed25519PublicKey():
-            return frozenset({"EdDSA"})
+            return frozenset({"EdDSA", "Ed25519"})
         case _:
             return frozenset()
 

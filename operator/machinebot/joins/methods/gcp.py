@@ -39,7 +39,7 @@ def _project(verified: VerifiedClaims) -> Sequence[str]:
 def _places(verified: VerifiedClaims) -> Sequence[str]:
     """The machine's zone, such as us-west1-b, and the region that it is in, us-west1."""
     zone = verified.text(*_ENGINE, "zone") or ""
-    return (zone, zone.rpartition("-")[0])
+    return tuple(place for place in (zone, zone.rpartition("-")[0]) if place)
 
 
 CLAIMS: Final = (
