@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from machinebot.cli import standing
 from machinebot.cli.locks import view
 from machinebot.clock import parse_rfc3339
-from machinebot.errors import Denied, MachinebotError
+from machinebot.errors import Denied, MachinebotError, NotFound
 from machinebot.resources.meta import API_VERSION
 
 Json = dict[str, Any]
@@ -31,6 +31,9 @@ FENCES: Final = ("tokens", "secrets", "serviceaccounts", "workloads", "configmap
 
 BOT_ROLES: Final = ("machinebot-bot-roles", "machinebot-bot-roles-3-to-16", "machinebot-bot-roles-17-to-32")
 """The policies that ask whether who writes a bot may give it its roles."""
+
+INSTALL: Final = "install the chart of this version; helm upgrade leaves CRDs alone: kubectl apply --server-side -f crds/"
+"""The way out where a kind is missing or old."""
 
 SHOWN: Final = 5
 """Most names in one finding; `machinebot status` has them all."""
@@ -109,7 +112,9 @@ def unanswered(error: MachinebotError) -> Finding:
     """What a check says of a question that was not answered: who may not ask has nothing to worry about."""
     if isinstance(error, Denied):
         return Finding(Level.SKIP, f"you may not look: {error.message}")
-    return Finding(Level.FAIL, error.message, "see whether the API server and the installation are well")
+    if isinstance(error, NotFound):
+        return Finding(Level.FAIL, "its kind is not installed", INSTALL)
+    return Finding(Level.FAIL, error.message, "see whether the API server is well, and who answers in its place")
 
 
 def api_server(facts: Facts) -> Finding:
@@ -131,14 +136,13 @@ def kinds(facts: Facts) -> Finding:
     if isinstance(facts.resources, MachinebotError):
         return unanswered(facts.resources)
     missing = sorted(name for name in facts.wanted if name.partition(".")[0] not in facts.resources)
-    install = "install the chart of this version; helm upgrade leaves CRDs alone: kubectl apply --server-side -f crds/"
     if missing:
-        return Finding(Level.FAIL, f"not installed: {_listed(missing)}", install)
+        return Finding(Level.FAIL, f"not installed: {_listed(missing)}", INSTALL)
     if isinstance(facts.definitions, MachinebotError):
         return Finding(Level.OK, f"{len(facts.wanted)} kinds of {API_VERSION}; whether of this version you may not see")
     other = sorted(name for name, crd in facts.wanted.items() if _schema(facts.definitions.get(name, {})) != _schema(crd))
     if other:
-        return Finding(Level.WARN, f"of another version than this program: {_listed(other)}", install)
+        return Finding(Level.WARN, f"of another version than this program: {_listed(other)}", INSTALL)
     return Finding(Level.OK, f"{len(facts.wanted)} kinds of {API_VERSION}, of this version")
 
 

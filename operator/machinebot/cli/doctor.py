@@ -1,5 +1,6 @@
 """`machinebot doctor`: finds out how the installation is, and prints what the checks say of it."""
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from machinebot.cli.checks import CHECKS, Answer, Facts, Finding, Level, T
 from machinebot.cli.cluster import everything, on_cluster
 from machinebot.cli.crds import all_crds
 from machinebot.cli.progress import Progress, progress
-from machinebot.cli.status import gathered
 from machinebot.cli.tables import Cell, Look, Table, print_json, print_tables
 from machinebot.clock import SystemClock
 from machinebot.errors import MachinebotError
@@ -89,7 +89,7 @@ async def _facts(client: CommandLineClient, installation: Installation, line: Pr
     # On its own, before the rest: a busy moment would look like a skew.
     date = await _answer(client.date())
     asked_at = datetime.now(UTC)
-    answers = await gathered(asked)
+    answers = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
     return Facts(
         **answers,
         wanted={crd["metadata"]["name"]: crd for crd in map(yaml.safe_load, all_crds().values())},

@@ -1,8 +1,7 @@
 """`machinebot status`: what ends when, what is overdue, and why something is not ready."""
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -74,16 +73,8 @@ async def _read(client: CommandLineClient, namespace: str, line: Progress) -> Ma
                 raise
             return None
 
-    return await gathered({name: one(resource, needed) for name, resource, needed in KINDS})
-
-
-async def gathered(asked: Mapping[str, Awaitable[Any]]) -> dict[str, Any]:
-    """The answers by the names of what was asked, at a time; the first failure is the failure."""
-    answers = await asyncio.gather(*asked.values(), return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return dict(zip(asked, answers, strict=True))
+    # One after the other: the first failure is the failure, and the API server has one page to make at a time.
+    return {name: await one(resource, needed) for name, resource, needed in KINDS}
 
 
 # --- for programs -------------------------------------------------------------------------------------------------------
