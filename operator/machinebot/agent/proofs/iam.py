@@ -26,7 +26,7 @@ def prove(settings: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
         credentials = found.get_credentials()
         frozen = None if credentials is None else credentials.get_frozen_credentials()
         region = text(settings, "region", "") or os.environ.get("AWS_REGION") or found.get_config_variable("region")
-    except exceptions.BotoCoreError as error:
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         raise Unavailable(UNAVAILABLE, f"AWS's library finds no credentials: {error}") from error
     if frozen is None:
         raise Unavailable(MISSING, "there are no AWS credentials here: give the machine, task or pod a role")
