@@ -472,7 +472,7 @@ class World:
                 concerned.append(Due(Key(Sort.JOIN_TOKEN, namespace, name)))
             elif kind == _INSTANCE:
                 concerned += self._dues_of_instance(name)
-        return concerned
+        return list(dict.fromkeys(concerned))  # a lock that was turned from a bot on one of its roles
 
     def _dues_of_instance(self, instance: str) -> list[Due]:
         """The join token that the instance has used up, if it has: its status names it."""

@@ -9,9 +9,10 @@ from machinebot.authority.plan import Plan, plan
 from machinebot.errors import Denied, Invalid, MachinebotError
 from machinebot.policy.credential import Usage
 from machinebot.policy.grants import SSHOptions
+from machinebot.policy.locks import Lock
 from machinebot.policy.names import NameKind
 from machinebot.policy.templates import Origin
-from unit.authority.builders import BOTH, DAY, HOST, HOUR, MINUTE, NOW, bot, role, spec, wish
+from unit.authority.builders import BOTH, DAY, HOST, HOUR, MINUTE, NOW, REF, bot, role, spec, wish
 
 HOSTS = {NameKind.HOST_PRINCIPALS: ("web-1.node.example.test",)}
 
@@ -120,6 +121,12 @@ def test_lifetime_that_a_ca_leaves_is_never_too_short() -> None:
     ("fields", "reason"),
     [
         pytest.param({"bot": bot({"deletion_timestamp": "2027-01-01T00:00:00Z"})}, "BotDeleting", id="bot being deleted"),
+        pytest.param({"locks": [Lock("leak", bot=REF)]}, "Locked", id="bot locked"),
+        pytest.param({"locks": [Lock("other", role="x"), Lock("leak", role="access")]}, "Locked", id="role locked"),
+        pytest.param({"locks": [Lock("leak", bot=REF)], "bot": bot(logins=[])}, "Locked", id="a lock is told first"),
+        pytest.param(
+            {"locks": [Lock("leak", role="x")], "wanted_roles": ("x",)}, "RoleNotOfBot", id="a role that the bot lacks, locked"
+        ),
         pytest.param({"bot": bot(logins=[])}, "NoLogins", id="no trait"),
         pytest.param({"roles": [role(allow={})]}, "NoLogins", id="role allows none"),
         pytest.param({"roles": [role(deny={"logins": ["dep*"]})]}, "NoLogins", id="all denied"),
@@ -143,6 +150,24 @@ def test_lifetime_that_a_ca_leaves_is_never_too_short() -> None:
 )
 def test_what_is_denied(fields: Any, reason: Any) -> None:
     assert refused(Denied, **fields).reason == reason
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        pytest.param(Lock("l", bot=REF, expires_at=NOW), id="ended"),
+        pytest.param(Lock("l", role="admin"), id="a role of the bot that this output does not carry"),
+        pytest.param(Lock("l", instance="0d4f6a52-58d4-4dd3-a7a2-3d6f5b3a0c11"), id="an instance"),
+        pytest.param(Lock("l", join_token=(REF.namespace, REF.name)), id="a join token"),
+    ],
+)
+def test_other_locks_change_nothing(lock: Lock) -> None:
+    fields: dict[str, Any] = {
+        "bot": bot(roles=["access", "admin"]),
+        "roles": [role(), role("admin")],
+        "wanted_roles": ("access",),
+    }
+    assert planned(**fields, locks=[lock]) == planned(**fields)
 
 
 def test_no_logins_says_the_way_out() -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from machinebot.errors import Invalid
 from machinebot.kube.resources import AUTHORITY_LABEL, OUTPUTS, ROLES, SECRETS, SERVICE_ACCOUNTS
 from machinebot.policy.credential import BotRef
+from machinebot.policy.locks import Lock
 from machinebot.reconcile import world as world_module
 from machinebot.reconcile.world import Due, Key, OutputFacts, SecretEntry, Sort, World
 from machinebot.resources.output import RENEW_ANNOTATION
-from unit.reconcile.builders import Json, authority, body, bot, key, metadata_only, output, role, see, told
+from unit.reconcile.builders import Json, authority, body, bot, join_token, key, lock, metadata_only, output, role, see, told
 
 OUT, DEPLOYER, ACCESS = "MachineOutput/ci/out", "MachineBot/ci/deployer", "MachineRole/access"
 COUNTED = f"MachineBot/ci/deployer in {world_module.COUNT_DELAY:g} s"
@@ -248,6 +249,144 @@ def test_an_authority_concerns_everyone_where_its_spec_changed() -> None:
     assert told(see(world, Sort.AUTHORITY, authority(version=2, status={"observedGeneration": 1}))) == own
     assert told(see(world, Sort.AUTHORITY, authority(version=3, generation=2))) == own | everyone
     assert told(see(world, Sort.AUTHORITY, authority(), gone=True)) == own | everyone
+
+
+# --- locks and join tokens -----------------------------------------------------------------------------------------
+
+LEAK, TOKEN = "MachineLock/leak", "MachineJoinToken/ci/ci"
+INSTANCE = "0d4f6a52-58d4-4dd3-a7a2-3d6f5b3a0c11"
+EVERYBODY_WITH_ACCESS = {DEPLOYER, OUT, "MachineBot/ci/builder", "MachineOutput/ci/built"}
+
+
+def with_tokens() -> World:
+    """`filled`, and three join tokens: of the first bot, of the second, and one whose secret an instance has used up."""
+    world = filled()
+    see(world, Sort.JOIN_TOKEN, join_token())
+    see(world, Sort.JOIN_TOKEN, join_token("other", "builder"))
+    see(world, Sort.JOIN_TOKEN, join_token("used", "keeper", status={"instance": {"id": INSTANCE}}))
+    return world
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        pytest.param({"bot": {"namespace": "ci", "name": "deployer"}}, {DEPLOYER, OUT, TOKEN}, id="bot"),
+        pytest.param({"bot": {"namespace": "prod", "name": "deployer"}}, {"MachineBot/prod/deployer"}, id="of another namespace"),
+        pytest.param({"bot": {"namespace": "ci", "name": "nobody"}}, {"MachineBot/ci/nobody"}, id="a bot that there is not"),
+        pytest.param({"role": "access"}, EVERYBODY_WITH_ACCESS, id="role"),
+        pytest.param({"role": "nothing"}, set(), id="a role of nobody"),
+        pytest.param({"joinToken": {"namespace": "ci", "name": "ci"}}, {TOKEN}, id="join token"),
+        pytest.param({"instance": INSTANCE}, {"MachineJoinToken/ci/used"}, id="instance that has used a secret up"),
+        pytest.param({"instance": INSTANCE.replace("0d", "0e")}, set(), id="another instance"),
+    ],
+)
+def test_a_lock_concerns_whom_it_stops_as_it_comes_changes_and_goes(target: Json, expected: set[str]) -> None:
+    world = with_tokens()
+    assert told(see(world, Sort.LOCK, lock(target=target))) == expected | {LEAK}
+    assert told(see(world, Sort.LOCK, lock(target=target, version=2, status={"observedGeneration": 1}))) == {LEAK}
+    assert told(see(world, Sort.LOCK, lock(target=target, version=3, generation=2, spec={"message": "why"}))) == expected | {LEAK}
+    assert {str(due.key) for due in world.stopped_by(key(Sort.LOCK, "leak"))} == expected
+    assert told(see(world, Sort.LOCK, lock(target=target), gone=True)) == expected | {LEAK}
+    assert world.stopped_by(key(Sort.LOCK, "leak")) == []
+
+
+def test_a_lock_that_is_turned_on_another_concerns_both() -> None:
+    world = with_tokens()
+    see(world, Sort.LOCK, lock())
+    changed = lock(target={"bot": {"namespace": "ci", "name": "builder"}}, version=2, generation=2)
+    assert told(see(world, Sort.LOCK, changed)) == {
+        LEAK,
+        DEPLOYER,
+        OUT,
+        TOKEN,
+        "MachineBot/ci/builder",
+        "MachineOutput/ci/built",
+        "MachineJoinToken/ci/other",
+    }
+
+
+def test_locks_are_known_as_they_are_written_last() -> None:
+    world = World()
+    assert world.locks() == ()
+    see(world, Sort.LOCK, lock())
+    see(world, Sort.LOCK, lock("second", {"role": "access"}))
+    first, second = Lock("leak", bot=BotRef("ci", "deployer")), Lock("second", role="access")
+    assert set(world.locks()) == {first, second}
+    known = world.locks()
+    see(world, Sort.LOCK, lock(version=2, status={"observedGeneration": 1}))
+    assert world.locks() is known, "a status is no news"
+    see(world, Sort.LOCK, lock("second", {"role": "admin"}, version=2, generation=2))
+    assert set(world.locks()) == {first, Lock("second", role="admin")}
+    see(world, Sort.LOCK, lock(), gone=True)
+    assert world.locks() == (Lock("second", role="admin"),)
+    world.missing(Sort.LOCK, [("", "second")], "")
+    assert world.locks() == ()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({}, id="empty"),
+        pytest.param({"target": None}, id="null"),
+        pytest.param({"target": {"bot": "ci/deployer"}}, id="another shape"),
+        pytest.param({"target": {"role": "*"}}, id="no name"),
+        pytest.param({"target": {"role": "access"}, "expires": "tomorrow"}, id="no time"),
+        pytest.param({"target": {"role": "access"}, "expires": "2027-02-30T00:00:00Z"}, id="no day of the calendar"),
+    ],
+)
+def test_a_lock_that_cannot_be_read_stops_no_other(spec: Json) -> None:
+    world = filled()
+    see(world, Sort.LOCK, lock("good", {"role": "admin"}))
+    see(world, Sort.LOCK, lock("bad"))
+    assert len(world.locks()) == 2
+    broken = body(Sort.LOCK, "bad", spec, version=2, generation=2)
+    assert DEPLOYER in told(see(world, Sort.LOCK, broken)), "it stops the bot no more"
+    assert world.locks() == (Lock("good", role="admin"),)
+    with pytest.raises(Invalid):
+        world.lock(key(Sort.LOCK, "bad"))
+    see(world, Sort.LOCK, broken, gone=True)
+    assert world.lock(key(Sort.LOCK, "bad")) is None
+    assert world.locks() == (Lock("good", role="admin"),)
+
+
+@pytest.mark.parametrize(
+    ("sort", "document", "target"),
+    [
+        pytest.param(Sort.BOT, bot("late"), {"bot": {"namespace": "ci", "name": "late"}}, id="bot"),
+        pytest.param(Sort.ROLE, role("late"), {"role": "late"}, id="role"),
+        pytest.param(Sort.JOIN_TOKEN, join_token("late"), {"joinToken": {"namespace": "ci", "name": "late"}}, id="join token"),
+    ],
+)
+def test_a_lock_hears_of_what_it_is_about(sort: Sort, document: Json, target: Json) -> None:
+    world = World()
+    see(world, Sort.LOCK, lock(target=target))
+    assert LEAK in told(see(world, sort, document))
+    assert LEAK not in told(see(world, sort, document | {"metadata": document["metadata"] | {"resourceVersion": "2"}}))
+    assert LEAK in told(see(world, sort, document, gone=True))
+
+
+def test_a_join_token_concerns_itself_and_hears_of_its_bot() -> None:
+    world = World()
+    assert told(see(world, Sort.JOIN_TOKEN, join_token())) == {TOKEN}
+    assert told(see(world, Sort.BOT, bot())) == {NEW, TOKEN}
+    assert told(see(world, Sort.BOT, bot(version=2, status={"outputs": 1}))) == {DEPLOYER}
+    assert told(see(world, Sort.JOIN_TOKEN, join_token(bot="other", version=2, generation=2))) == {TOKEN}
+    assert told(see(world, Sort.BOT, bot(), gone=True)) == {DEPLOYER}
+    assert told(see(world, Sort.BOT, bot("other"))) == {NEW.replace("deployer", "other"), TOKEN}
+    see(world, Sort.JOIN_TOKEN, join_token(), gone=True)
+    assert told(see(world, Sort.BOT, bot("other"), gone=True)) == {"MachineBot/ci/other"}
+
+
+def test_a_join_token_is_read_or_told_what_is_wrong_with_it() -> None:
+    world = World()
+    see(world, Sort.JOIN_TOKEN, join_token())
+    read = world.join_token(key(Sort.JOIN_TOKEN, "ci"))
+    assert read is not None
+    assert (read.method.name, read.spec.bot, read.metadata.namespace) == ("github", "deployer", "ci")
+    see(world, Sort.JOIN_TOKEN, join_token("bad", spec={"jenkins": {}}))
+    with pytest.raises(Invalid, match="exactly one join method"):
+        world.join_token(key(Sort.JOIN_TOKEN, "bad"))
+    assert world.join_token(key(Sort.JOIN_TOKEN, "none")) is None
 
 
 # --- Secrets -------------------------------------------------------------------------------------------------------
