@@ -244,7 +244,7 @@ def test_status_shows_what_is_ready_and_what_is_not(admin: Person, tenant: Tenan
     assert f"{tenant.namespace}/bad  " in table
     assert "BotMissing: " in table
     assert tenant.secret("good").serial in table
-    assert table.endswith("1 needs a look\n")
+    assert table.endswith("; to look at: 1\n")
     assert admin.run("status", "-n", tenant.namespace, "--check").returncode == 1
     tenant.delete("MachineOutput", "bad")
     assert admin.run("status", "-n", tenant.namespace, "--check").returncode == 0
@@ -368,7 +368,6 @@ def test_doctor_finds_a_good_installation_good(admin: Person, stage: Stage, tena
     wanted = dict.fromkeys(("API server", "clock", "CRDs", "admission policies", "authorities", "leader"), "ok")
     assert levels(content) | wanted == levels(content), content
     assert levels(content)["HTTPS"] == "skip"
-    print(content)
 
 
 def test_doctor_checks_https(admin: Person, stage: Stage, running: RunningOperator, tmp_path: Path) -> None:

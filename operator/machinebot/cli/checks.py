@@ -148,7 +148,14 @@ def kinds(facts: Facts) -> Finding:
 
 def _schema(crd: Mapping[str, Any]) -> object:
     versions = (crd.get("spec") or {}).get("versions") or [{}]
-    return (versions[0].get("schema") or {}).get("openAPIV3Schema")
+    return _without_empty((versions[0].get("schema") or {}).get("openAPIV3Schema"))
+
+
+def _without_empty(value: object) -> object:
+    """The schema as the API server stores it: it drops the empty `properties` of an object without fields."""
+    if isinstance(value, dict):
+        return {key: _without_empty(each) for key, each in value.items() if each != {}}
+    return [_without_empty(each) for each in value] if isinstance(value, list) else value
 
 
 def authorities(facts: Facts) -> Finding:

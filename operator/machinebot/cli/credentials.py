@@ -39,7 +39,7 @@ _FOREVER: Final = 2**63
 """From here on the end of an SSH certificate means that it has none (PROTOCOL.certkeys: 2^64-1)."""
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
-_SSH_LINE: Final = re.compile(rb"(?:@cert-authority \S+ )?((?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/=]+)")
+_SSH_LINE: Final = re.compile(rb"(@cert-authority \S+ )?((?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/=]+)")
 _JWT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 _NAMED_CLAIMS: Final = frozenset({"sub", "aud", "iss", "jti", "nbf", "exp", "iat"})
@@ -126,8 +126,10 @@ def read(content: bytes) -> tuple[Found, ...]:
     stripped = content.strip()
     if _JWT.fullmatch(stripped) and not (token := _guarded("JWT", _token, stripped)).problem:
         return (token,)
-    lines = [found[1] for line in content.splitlines() if (found := _SSH_LINE.match(line)) is not None]
-    return tuple(_guarded("SSH key", _ssh, line) for line in lines[:MAX_FOUND])
+    lines = [found for line in content.splitlines() if (found := _SSH_LINE.match(line)) is not None]
+    return tuple(
+        replace(_guarded("SSH public key", _ssh, found[2]), authority=found[1] is not None) for found in lines[:MAX_FOUND]
+    )
 
 
 def _block(label: str, block: bytes) -> Found:
@@ -163,6 +165,7 @@ def _ssh(line: bytes) -> Found:
             form="SSH public key",
             algorithm=algorithm(key),
             fingerprint=_ssh_fingerprint(key),
+            public=_spki(key),
             identity=b"ssh" + _spki(key),
         )
     public = key.public_key()
@@ -366,7 +369,13 @@ def _private_key(block: bytes) -> Found:
 def _public_key(block: bytes) -> Found:
     key = load_pem_public_key(block)
     spki = _spki(key)
-    return Found(form="public key", algorithm=algorithm(key), fingerprint=_spki_fingerprint(spki), identity=b"public" + spki)
+    return Found(
+        form="public key",
+        algorithm=algorithm(key),
+        fingerprint=_spki_fingerprint(spki),
+        public=spki,
+        identity=b"public" + spki,
+    )
 
 
 def _spki(key: Any) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from machinebot.cli.cluster import Scope, on_cluster, scope
-from machinebot.cli.credentials import MAX_PIECE, PRIVATE_KEY, Found, read_all
+from machinebot.cli.credentials import MAX_PIECE, Found, read_all
 from machinebot.cli.tables import Cell, Look, Table, print_json, print_tables, relative
 from machinebot.clock import SystemClock, rfc3339
 from machinebot.errors import Invalid, NotFound
@@ -157,8 +157,9 @@ ROWS: Final[tuple[tuple[str, Callable[[Found, datetime], str | Cell]], ...]] = (
 
 
 def table(title: str, found: Sequence[Found], now: datetime) -> Table:
-    """The finds side by side: a column each, private keys and public ones only as far as they say something."""
-    shown = [each for each in found if each.form != PRIVATE_KEY or each.problem] or list(found)
+    """The finds side by side, a column each; without the keys that a certificate here is about, which its column names."""
+    certified = {each.public for each in found if each.wants_key}
+    shown = [each for each in found if each.wants_key or not each.public or each.public not in certified]
     rows = [(name, *(cell(each, now) for each in shown)) for name, cell in ROWS]
     filled = [row for row in rows if any((each.text if isinstance(each, Cell) else each) for each in row[1:])]
     return Table(("", *(f"#{number}" for number in range(1, len(shown) + 1))), filled, title)

@@ -10,6 +10,7 @@ import typer
 
 from machinebot import __version__
 from machinebot.cli import people
+from machinebot.cli.agent import agent
 from machinebot.settings import LogFormat, OperatorSettings
 
 MAX_PORT: Final = 65535
@@ -147,6 +148,7 @@ def crds(
         typer.echo(directory / name)
 
 
+app.command()(agent)
 people.register(app)
 
 

@@ -49,7 +49,8 @@ def one_line_for_errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("machinebot"):
             raise
-        message = f"this command needs the package {error.name}: pip install 'machinebot[operator]'"
+        extra = "aws" if (error.name or "").startswith("botocore") else "operator"
+        message = f"this needs the package {error.name}: pip install 'machinebot[{extra}]'"
     else:
         return
     from machinebot.cli.tables import printable

@@ -144,12 +144,12 @@ def _join_token(body: Json, now: datetime) -> Json:
 def summary(content: Mapping[str, Any]) -> str:
     """The last line: how many there are, and how many are a problem."""
     counted = ", ".join(
-        f"{len(content[name])} {words}"
+        f"{words} {len(content[name])}"
         for name, words in (("bots", "bots"), ("outputs", "outputs"), ("joinTokens", "join tokens"), ("locks", "locks"))
         if content[name] is not None
     )
     problems = content["problems"]
-    return f"{counted}: {'all is well' if not problems else f'{problems} need a look' if problems > 1 else '1 needs a look'}"
+    return f"{counted}; {'all is well' if not problems else f'to look at: {problems}'}"
 
 
 # --- for people ---------------------------------------------------------------------------------------------------------

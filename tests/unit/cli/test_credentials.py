@@ -208,6 +208,7 @@ def test_a_token() -> None:
 def test_keys(content: bytes, form: str, name: str) -> None:
     found = one(content)
     assert (found.form, found.algorithm, found.problem) == (form, name, "")
+    assert found.authority is content.startswith(b"@cert-authority")
 
 
 def test_algorithms_are_spelled_as_in_the_resources() -> None:
@@ -303,6 +304,16 @@ def test_a_key_that_does_not_fit_is_told() -> None:
             assert each.private_key is None
     rows = {row[0]: row[1:] for row in table("x", read_all(content), NOW).rows}
     assert "none here fits" in [getattr(cell, "text", cell) for cell in rows["private key"]]
+
+
+def test_a_key_that_a_certificate_is_about_has_no_column_of_its_own() -> None:
+    line = KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    other = OTHER.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    found = read_all({**files(), "key.pub": line, "known_hosts": b"@cert-authority *.test " + other})
+    (what,) = [row[1:] for row in table("x", found, NOW).rows if row[0] == "what"]
+    assert "private key" not in what
+    assert "SSH public key" not in what
+    assert "SSH public key of a CA" in what
 
 
 def test_nothing_of_a_private_key_or_a_signature_is_kept() -> None:

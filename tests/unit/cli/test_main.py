@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ from typer.testing import CliRunner
 
 import machinebot
 from machinebot import app as app_module
-from machinebot.cli.main import app
+from machinebot.cli.main import app, program
 from machinebot.settings import OperatorSettings
 
 CRDS = Path(__file__).parents[3] / "crds"
+SOURCE = Path(__file__).parents[3] / "operator"
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -47,7 +50,54 @@ def test_crds_are_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [[], ["--help"]], ids=["nothing", "--help"])
 def test_help_names_the_commands(command: list[str]) -> None:
     _, said = run(*command)
-    assert all(word in said for word in ("operator", "crds", "version"))
+    assert all(word in said for word in ("operator", "agent", "crds", "version", "status", "bots", "tokens", "locks", "doctor"))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/usr/local/bin/machinebot", "machinebot"),
+        ("/home/me/.krew/bin/kubectl-machinebot", "kubectl machinebot"),
+        ("kubectl-machinebot", "kubectl machinebot"),
+        ("/lib/machinebot/__main__.py", "machinebot"),
+    ],
+)
+def test_the_usage_is_shown_as_it_was_called(path: str, name: str) -> None:
+    assert program(path) == name
+
+
+@pytest.mark.parametrize("command", ["status", "inspect x", "locks ls", "doctor"])
+def test_another_form_of_output_is_a_mistake_of_usage(command: str) -> None:
+    code, said = run(*command.split(), "-o", "yaml")
+    assert code == 2
+    assert "write -o table or -o json" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["bots add x", "tokens add x --bot b", "locks add --ttl 1h --expires 1h", "renew --timeout 0", "inspect", "nothing"],
+)
+def test_mistakes_of_usage_have_an_exit_code_of_their_own(command: str) -> None:
+    assert run(*command.split())[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "words"),
+    [
+        pytest.param("kubernetes", "status", "pip install 'machinebot[operator]'", id="the client"),
+        pytest.param("aiohttp", "locks ls", "pip install 'machinebot[operator]'", id="its transport"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named(module: str, command: str, words: str) -> None:
+    """`pip install machinebot` is small: it has what the agent needs, and printing resources."""
+    code = f"import sys; sys.modules['{module}'] = None; from machinebot.cli.main import app; app({command.split()!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": str(SOURCE)}
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"machinebot: this needs the package {module}")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 # --- the operator --------------------------------------------------------------------------------------------------

@@ -133,11 +133,11 @@ def test_the_report_has_every_kind_and_counts_problems() -> None:
 def test_what_may_not_be_read_is_null() -> None:
     content = report(world(locks=None, authorities=None))
     assert (content["locks"], content["authorities"], content["outputs"]) == (None, None, [])
-    assert summary(content) == "0 bots, 0 outputs, 0 join tokens: all is well"
+    assert summary(content) == "bots 0, outputs 0, join tokens 0; all is well"
 
 
 def test_the_summary_counts() -> None:
-    assert summary(report(full())) == "1 bots, 2 outputs, 1 join tokens, 1 locks: 1 needs a look"
+    assert summary(report(full())) == "bots 1, outputs 2, join tokens 1, locks 1; to look at: 1"
 
 
 def test_problems_stand_first_and_empty_kinds_are_left_out() -> None:

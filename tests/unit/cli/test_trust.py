@@ -46,7 +46,7 @@ def test_an_error_is_one_line_that_says_what_to_do(arguments: list[str], words: 
 
 
 def test_other_commands_do_not_load_what_it_needs() -> None:
-    code = "import sys, machinebot.cli.main; print([name for name in ('kubernetes', 'aiohttp', 'cryptography', 'kopf') if name in sys.modules])"
+    code = "import sys, machinebot.cli.main; print([name for name in ('kubernetes', 'aiohttp', 'cryptography', 'kopf', 'uvloop', 'pydantic', 'yaml') if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(SOURCE)}
     )
