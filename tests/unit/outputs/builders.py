@@ -13,6 +13,7 @@ from machinebot.outputs.base import ClusterFacts, Material, OutputType
 from machinebot.outputs.keys import PrivateKeyPair, generate
 from machinebot.outputs.registry import MachineOutput, parse_output
 from machinebot.policy.credential import BotRef, Issued, IssueRequest, Purpose
+from machinebot.policy.locks import Lock
 from machinebot.resources.authority import MachineAuthoritySpec, Rotation
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.output import PrivateKeyAlgorithm
@@ -62,6 +63,9 @@ class _World:
     def roles(self) -> Mapping[str, MachineRole]:
         spec = {"namespaces": ["ci"], "allow": ALLOW}
         return {"access": MachineRole.model_validate({"metadata": {"name": "access", "uid": "role-1"}, "spec": spec})}
+
+    def locks(self) -> tuple[Lock, ...]:
+        return ()
 
     async def review(self, token: str, audience: str) -> Mapping[str, Any]:
         assert token

@@ -51,7 +51,7 @@ def test_every_piece_is_there_and_ends_with_a_newline() -> None:
     assert all(name.replace("-", "").isalnum() for name in found)
 
 
-@pytest.mark.parametrize("purpose", list(Purpose))
+@pytest.mark.parametrize("purpose", [purpose for purpose in Purpose if purpose is not Purpose.BOT])
 def test_a_ca_that_is_not_there_leaves_its_pieces_out(purpose: Purpose) -> None:
     rest = bundle_of(*(each for one, several in all_generations().items() if one is not purpose for each in several))
     missing = {piece.name for piece in PIECES.values() if piece.purpose is purpose}
@@ -123,3 +123,7 @@ def test_a_key_of_another_kind_is_a_fault_of_ours() -> None:
     anchor = replace(ca(Purpose.SSH_USER).anchor, purpose=Purpose.WORKLOAD)
     with pytest.raises(ValueError, match="PEM"):
         pieces(TrustBundle(CLUSTER, ISSUER, (anchor,)))
+
+
+def test_nobody_but_the_join_api_verifies_identities_of_bots() -> None:
+    assert all(piece.purpose is not Purpose.BOT for piece in PIECES.values())
