@@ -353,6 +353,19 @@ def test_renew_says_why_it_did_not_come_true(admin: Person, tenant: Tenant, role
     assert "was asked for" in admin.fails("renew", "bad", "nothing", "-n", tenant.namespace)
 
 
+def test_who_may_look_and_not_change_is_told_so(stage: Stage, tenant: Tenant, role: str) -> None:
+    tenant.bot(roles=(role,))
+    for name in ("one", "two"):
+        tenant.output(name)
+    stage.release.cluster.kubectl(
+        "create", "rolebinding", "viewer", "--clusterrole=view", "--user=viewer", f"--namespace={tenant.namespace}"
+    )
+    viewer = Person(stage.release.cluster.kubeconfig(user="viewer"))
+    assert len(viewer.reads("status", "-n", tenant.namespace)["outputs"]) == 2
+    assert 'User "viewer" cannot patch' in viewer.fails("renew", "--all", "-n", tenant.namespace)
+    assert 'User "viewer" cannot get resource "secrets"' in viewer.fails("inspect", "one", "-n", tenant.namespace)
+
+
 # --- doctor -------------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from machinebot.cli.tables import Cell, Look, Table, print_json, print_tables, r
 from machinebot.clock import SystemClock, rfc3339
 from machinebot.errors import Invalid, NotFound
 from machinebot.kube.resources import SECRETS
+from machinebot.resources.meta import MAX_NAME
 
 Json = dict[str, Any]
 
@@ -34,7 +35,7 @@ def show(context: str | None, namespace: str | None, source: str, *, as_json: bo
         MachinebotError: It cannot be read, or holds nothing that could be shown.
     """
     path = Path(source)
-    if not source.startswith(_SECRET_PREFIX) and ("/" in source or path.exists()):
+    if not source.startswith(_SECRET_PREFIX) and ("/" in source or (len(source) <= MAX_NAME and path.exists())):
         title, files = source, from_path(path)
     else:
         where = scope(context, namespace)
@@ -131,7 +132,7 @@ def _validity(each: Found, now: datetime) -> Cell:
 def _key_cell(each: Found) -> Cell:
     if not each.wants_key:
         return Cell("")
-    return Cell("none here fits", Look.BAD) if each.private_key is None else Cell(f"{each.private_key} fits", Look.GOOD)
+    return Cell("none here fits", Look.BAD) if each.private_key is None else Cell(f"fits (in {each.private_key})", Look.GOOD)
 
 
 def _form(each: Found) -> str:

@@ -17,7 +17,7 @@ from machinebot.cli.progress import progress
 from machinebot.cli.tables import Cell, Look, Table, print_json, print_tables, relative
 from machinebot.cli.written import INVALID, check, check_name, moment, reference, schema_of
 from machinebot.clock import SystemClock, rfc3339
-from machinebot.errors import Invalid, NotFound
+from machinebot.errors import Invalid, MachinebotError, NotFound
 from machinebot.kube.commandline import CommandLineClient
 from machinebot.kube.resources import BOTS, JOIN_TOKENS, LOCKS, ROLES, Resource
 from machinebot.policy.locks import Lock, lock_of
@@ -168,7 +168,10 @@ async def _target_is_there(client: CommandLineClient, wanted: Mapping[str, Any])
     if field not in TARGETS:
         return True
     namespace, name = (value["namespace"], value["name"]) if isinstance(value, dict) else ("", value)
-    return await client.get(TARGETS[field], namespace, name) is not None
+    try:
+        return await client.get(TARGETS[field], namespace, name) is not None
+    except MachinebotError:
+        return True  # it is locked already, which is what counts
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,10 @@ AT_ONCE: Final = 16
 """Requests at a time: a person's command does not crowd the operator out."""
 
 
+PAUSE: Final = 1.0
+"""Seconds between a watch that broke off and the next look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """Which outputs, as the arguments and flags have it. Exactly one is set.
@@ -82,9 +86,10 @@ async def _renew(
         if not waited:
             typer.echo(f"{_title(key)} is to be renewed")
 
-    async with asyncio.TaskGroup() as group:
-        for key in before:
-            group.create_task(ask(key))
+    outcomes = await asyncio.gather(*map(ask, before), return_exceptions=True)
+    failed = next((each for each in outcomes if each is not None), None)
+    if failed is not None:
+        raise failed
     if not waited:
         return True
     waiting = Waiting(dict(before), {key: standing.status_of(body).get("serial") for key, body in before.items()}, asked)
@@ -132,8 +137,8 @@ async def _watch(client: CommandLineClient, where: Scope, waiting: "Waiting", li
                 line.say(f"renewed {total - len(waiting.left)} of {total}")
                 if not waiting.left:
                     return
-        except Unavailable:
-            continue  # the look at the begin of the next round fails where the API server is away for good
+        except Unavailable:  # where the API server is away for good, the next look says so
+            await asyncio.sleep(PAUSE)
 
 
 def _told(sentence: str | None) -> None:

@@ -151,16 +151,19 @@ def _assign(target: Json, schema: Mapping[str, Any], text: str, flag: str) -> No
     if not sign or not all(path):
         raise Invalid(INVALID, f"{text[:64]!r} is no setting: write {flag} key=value")
     place = target
-    for step, name in enumerate(path):
-        field = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+    while True:
+        name, known = path[0], schema.get("properties", {})
+        field = known.get(name)
+        if field is None and "additionalProperties" in schema:
+            name, path, field = ".".join(path), path[:1], schema["additionalProperties"]  # a map's keys may have dots
         if field is None:
-            known = ", ".join(schema.get("properties", {})) or "no field at all"
-            raise Invalid(INVALID, f"{flag}: there is no field {name[:64]!r}: write one of {known}")
-        if step < len(path) - 1:
-            place = place.setdefault(name, {})
-            schema = field
-        else:
+            raise Invalid(
+                INVALID, f"{flag}: there is no field {name[:64]!r}: write one of {', '.join(known) or 'no field at all'}"
+            )
+        if len(path) == 1:
             _put(place, name, field, _read(value), f"{flag} {key}")
+            return
+        place, schema, path = place.setdefault(name, {}), field, path[1:]
 
 
 def _put(place: Json, name: str, field: Mapping[str, Any], value: str, what: str) -> None:

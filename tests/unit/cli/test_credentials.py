@@ -340,7 +340,7 @@ def test_a_directory_is_shown_side_by_side(tmp_path: Path) -> None:
     heading = said.splitlines()[2]
     assert heading.startswith("what ")
     assert all(form in heading for form in ("JWT", "SSH user certificate", "X.509 certificate of a CA"))
-    assert "key fits" in said
+    assert "fits (in key)" in said
     code, said, _ = run(str(tmp_path), "-o", "json")
     content = json.loads(said)
     assert code == 0

@@ -50,6 +50,43 @@ def test_a_nested_setting_is_reached_by_dots_and_read_from_a_file(tmp_path: Path
     }
 
 
+ID = "0b0e0000-0000-4000-8000-000000000000"
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "azure": ((f"subscriptionID={ID},resourceGroups=a,resourceGroups=b",), (f"tenantID={ID}", f"rootCertificates={PEM}")),
+    "azureDevOps": ((f"projectID={ID}",), (f"organizationID={ID}",)),
+    "bitbucket": (
+        (f"workspaceUUID={{{ID}}},repositoryUUID={{{ID}}}",),
+        ("audience=x", "identityProviderURL=https://api.bitbucket.org/2.0/workspaces/x/pipelines-config/identity/oidc"),
+    ),
+    "circleci": ((f"projectID={ID}",), (f"organizationID={ID}",)),
+    "gcp": (("projectIDs=a-project,serviceAccounts=x@a-project.iam.gserviceaccount.com",), ()),
+    "github": (("repositoryID=1",), ()),
+    "gitlab": (("projectID=1,refProtected=true",), ("domain=gitlab.example.test",)),
+    "iam": (("account=111111111111",), ()),
+    "kubernetes": (("serviceAccount=ci:x",), ()),
+    "oidc": ((), ("issuer=https://id.example.test", "audience=x", "mustMatch.sub=x", "mustMatch.example.test/team=y")),
+    "spacelift": (("spaceID=root",), ("hostname=x.app.spacelift.io",)),
+    "terraformCloud": (("organizationID=org-1,workspaceID=ws-1",), ()),
+    "token": ((), ("secretHash=sha256:" + "0" * 64,)),
+}
+"""Flags for each method, by its field."""
+
+
+@pytest.mark.parametrize("field", JOIN_METHODS)
+def test_every_method_can_be_written_by_flags(field: str) -> None:
+    allow, settings = FLAGS[field]
+    assert spec(field, *allow, settings=settings, expires="1h").keys() == {"bot", "expires", field}
+
+
+def test_lists_booleans_and_keys_with_dots_are_understood() -> None:
+    assert spec("azure", *FLAGS["azure"][0], settings=FLAGS["azure"][1])["azure"]["allow"][0]["resourceGroups"] == ["a", "b"]  # type: ignore[index]
+    assert spec("gitlab", *FLAGS["gitlab"][0])["gitlab"]["allow"][0]["refProtected"] is True  # type: ignore[index]
+    found = spec("oidc", settings=FLAGS["oidc"][1])["oidc"]
+    assert found["mustMatch"] == {"sub": "x", "example.test/team": "y"}  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("name", "allow", "settings", "words"),
     [
