@@ -1,6 +1,8 @@
 """`kubernetes`: a pod, by the token of its ServiceAccount, of this cluster or of another one.
 
-Only tokens bound to a pod are taken: they end with it. One that was made for people to keep is refused.
+Only tokens bound to a pod are taken: they end with it. One that was made for people to keep is refused. The one exception is
+written into a rule (`unbound`), for the operator of another cluster that joins for its bots: it asks for their tokens by
+TokenRequest, and Kubernetes binds no token to a pod of another ServiceAccount.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from machinebot.joins.reviews import pod_of, verify_review
 from machinebot.resources.meta import Model, Rule, rules, written_as
 
 MAX_LIFE: Final = timedelta(minutes=30)
-"""Longest life of a token of another cluster: nobody there tells us that its pod is gone. Kubernetes gives ten minutes and more."""
+"""Longest life of a token of another cluster: nobody there tells us that its pod is gone. Kubernetes gives no less than ten."""
 
 _ACCOUNT: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?:[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 
@@ -31,6 +33,14 @@ class KubernetesRule(Model):
         written_as(_ACCOUNT, "must be namespace:name of one ServiceAccount, such as ci:deployer; no wildcards"),
         Field(max_length=317),
     ] = Field(description="Namespace and name of the ServiceAccount, with a colon between them.")
+    unbound: bool = Field(
+        default=False,
+        description=(
+            "Also lets in tokens that are bound to no pod, of 30 minutes at most, as the Machinebot operator of another cluster "
+            "asks for to join for its bots (spec.remote of MachineAuthority there). Whoever may ask for tokens of this "
+            "ServiceAccount in that cluster joins by it: the operator, and whom RBAC gives create on serviceaccounts/token."
+        ),
+    )
 
 
 class StaticKeySet(Model):
@@ -48,7 +58,7 @@ class Issuer(Model):
         str,
         written_as(
             r"^https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$",
-            "must be the https address of the cluster's issuer, as `kubectl get --raw /.well-known/openid-configuration` shows it",
+            "must be the https address of the cluster's issuer: kubectl get --raw /.well-known/openid-configuration shows it",
         ),
         Field(max_length=512),
     ] = Field(description="The issuer of the other cluster's tokens, from which its keys are fetched.")
@@ -66,6 +76,11 @@ class KubernetesSettings(Model):
             Rule(
                 "has(self.oidc) == (has(self.type) && self.type == 'oidc')",
                 "oidc goes with type: oidc, and only with it",
+            ),
+            Rule(
+                "!self.allow.exists(rule, has(rule.unbound) && rule.unbound) || (has(self.type) && self.type != 'in_cluster')",
+                "unbound goes with type: static_jwks or oidc: bots of the operator's own cluster need no join token",
+                ".allow",
             ),
         )
     )
@@ -93,17 +108,31 @@ async def verify(settings: KubernetesSettings, proof: TokenProof, asked: Asked, 
         account, pod = await _reviewed(token, asked, outside)
     else:
         account, pod = _claimed(await _verified(settings, token, asked, outside))
-    if not pod:
-        raise Denied(
-            "TokenNotBound",
-            "the token is not bound to a pod: mount it as a projected volume, or make it by kubectl create token with "
-            "--bound-object-kind Pod",
-        )
-    if account not in {rule.service_account for rule in settings.allow}:
+    rules_of_account = [rule for rule in settings.allow if rule.service_account == account]
+    if not rules_of_account:
         raise Denied(
             NOT_MATCHED, "the token is good, and no rule of the join token lets its ServiceAccount in: see the audit log"
         )
-    return Proved(subject=f"system:serviceaccount:{account}", attributes={"serviceAccount": account, "pod": pod[:253]})
+    # Nothing bounds the life of a token of our own cluster that is bound to no pod, so that no rule takes one.
+    unbound = settings.type != "in_cluster" and any(rule.unbound for rule in rules_of_account)
+    if not pod and not unbound:
+        raise Denied(
+            "TokenNotBound",
+            "the token is not bound to a pod: mount it as a projected volume, or make it by kubectl create token with "
+            "--bound-object-kind Pod; where the operator of another cluster joins, its rule needs unbound: true",
+        )
+    attributes = {"serviceAccount": account, **({"pod": pod[:253]} if pod else {})}
+    return Proved(subject=f"system:serviceaccount:{account}", attributes=attributes)
+
+
+def warnings(settings: KubernetesSettings, /) -> tuple[str, ...]:
+    """Which ServiceAccounts join without a pod."""
+    return tuple(
+        f"the rule for {rule.service_account} lets in tokens that are bound to no pod: whoever may ask for tokens of that "
+        "ServiceAccount in the other cluster joins by it; see docs/remote.md"
+        for rule in settings.allow
+        if rule.unbound
+    )
 
 
 async def _reviewed(token: str, asked: Asked, outside: Outside) -> tuple[str, str]:
@@ -158,4 +187,5 @@ METHOD: Final = JoinMethod(
     proof=TokenProof,
     verify=verify,
     audience=lambda _settings, cluster_name: cluster_name,
+    warnings=warnings,
 )
