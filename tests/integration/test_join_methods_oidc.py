@@ -15,6 +15,7 @@ from machinebot.errors import Denied, Invalid, Unavailable
 from machinebot.issuers.fetching import COOLDOWN, FRESH, Issuers
 from machinebot.joins.base import Asked, HTTPSRequest, Proved, TokenProof
 from machinebot.joins.registry import MachineJoinToken
+from support.clock import SteppedClock
 from support.issuing import CLUSTER, Json, assembled, rs256, rsa_key, signed
 from support.platforms import GENERIC, SAMPLES, Sample, generic, with_rules
 from workbench.openid import OpenIDProvider
@@ -31,16 +32,6 @@ def sample_of(name: str) -> Sample:
 
 def join_token_of(name: str) -> MachineJoinToken:
     return generic() if name == "oidc" else with_rules(name, SAMPLES[name].rule)
-
-
-class MovedClock:
-    """The machine's clock, moved on."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC).replace(microsecond=0) + self.ahead
 
 
 @dataclass(frozen=True)
@@ -79,12 +70,12 @@ async def no_review(_token: str, _audience: str) -> NoReturn:
 
 
 @pytest.fixture
-def clock() -> MovedClock:
-    return MovedClock()
+def clock() -> SteppedClock:
+    return SteppedClock()
 
 
 @pytest.fixture
-async def outside(world: World, clock: MovedClock) -> AsyncIterator[Issuers]:
+async def outside(world: World, clock: SteppedClock) -> AsyncIterator[Issuers]:
     issuers = Issuers(review=no_review, clock=clock, ssl_context=world.tls, connect=world.connect)
     yield issuers
     await issuers.close()
@@ -159,22 +150,22 @@ async def published_kid(name: str, outside: Issuers) -> str:
     return kid
 
 
-async def test_new_keys_of_an_issuer_are_fetched_once_it_cooled_down(world: World, clock: MovedClock, outside: Issuers) -> None:
+async def test_new_keys_of_an_issuer_are_fetched_once_it_cooled_down(world: World, clock: SteppedClock, outside: Issuers) -> None:
     assert await verified("github", world.token("github"), outside)
     world.provider.stop()
     world.provider.start()
     token = world.token("github")
     assert await reason_of("github", token, outside) == "KeyUnknown"
-    clock.ahead = COOLDOWN
+    clock.step(COOLDOWN)
     assert await verified("github", token, outside)
 
 
-async def test_issuer_that_is_away_lets_its_tokens_be_good(world: World, clock: MovedClock, outside: Issuers) -> None:
+async def test_issuer_that_is_away_lets_its_tokens_be_good(world: World, clock: SteppedClock, outside: Issuers) -> None:
     token = world.token("gitlab")
     assert await verified("gitlab", token, outside)
     world.provider.stop()
     try:
-        clock.ahead = FRESH + COOLDOWN
+        clock.step(FRESH + COOLDOWN)
         assert await verified("gitlab", token, outside)
         with pytest.raises(Unavailable, match="IssuerAway"):
             await outside.keys(GENERIC.issuer, "any")
