@@ -45,7 +45,7 @@ def one_line_for_errors() -> Iterator[None]:
     try:
         yield
     except MachinebotError as error:
-        message = " ".join(error.message.split())
+        message = " ".join(error.message.split()).replace(": Value error, ", ": ")  # pydantic's words for our own sentences
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("machinebot"):
             raise

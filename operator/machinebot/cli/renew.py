@@ -11,7 +11,7 @@ import typer
 from machinebot.cli import standing
 from machinebot.cli.cluster import Scope, everything, on_cluster
 from machinebot.cli.progress import Progress, progress
-from machinebot.cli.tables import relative
+from machinebot.cli.tables import printable, relative
 from machinebot.cli.written import check_name
 from machinebot.clock import SystemClock
 from machinebot.errors import Invalid, NotFound, Unavailable
@@ -98,7 +98,8 @@ async def _renew(
             await _watch(client, where, waiting, line)
     except TimeoutError:
         for key, body in sorted(waiting.left.items()):
-            typer.echo(f"{_title(key)} was not renewed within {seconds:g} s: {why_not(body, SystemClock().now())}", err=True)
+            why = printable(why_not(body, SystemClock().now()))
+            typer.echo(f"{_title(key)} was not renewed within {seconds:g} s: {why}", err=True)
     return not waiting.left
 
 

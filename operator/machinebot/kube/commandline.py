@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import yaml
 from kubernetes.aio import config
+from prometheus_client import CollectorRegistry
 
 from machinebot.errors import Invalid
 from machinebot.kube.client import ApiServer, Json, load_configuration
@@ -78,7 +79,8 @@ async def connect(kubeconfig: Path | None, context: str | None) -> CommandLineCl
     Raises:
         Invalid: There is no way to one.
     """
-    return CommandLineClient(await load_configuration(kubeconfig, context=context), Metrics(), timeout=TIMEOUT)
+    configuration = await load_configuration(kubeconfig, context=context)
+    return CommandLineClient(configuration, Metrics(CollectorRegistry()), timeout=TIMEOUT)  # nobody scrapes a command
 
 
 def chosen_namespace(kubeconfig: Path | None, context: str | None) -> str:

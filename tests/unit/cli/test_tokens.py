@@ -1,10 +1,14 @@
 """Join tokens from flags."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from typer.testing import CliRunner
 
 from machinebot.cli.main import app
@@ -51,10 +55,20 @@ def test_a_nested_setting_is_reached_by_dots_and_read_from_a_file(tmp_path: Path
 
 
 ID = "0b0e0000-0000-4000-8000-000000000000"
-PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+def root() -> str:
+    """A CA certificate, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
 
 FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "azure": ((f"subscriptionID={ID},resourceGroups=a,resourceGroups=b",), (f"tenantID={ID}", f"rootCertificates={PEM}")),
+    "azure": ((f"subscriptionID={ID},resourceGroups=a,resourceGroups=b",), (f"tenantID={ID}", f"rootCertificates={root()}")),
     "azureDevOps": ((f"projectID={ID}",), (f"organizationID={ID}",)),
     "bitbucket": (
         (f"workspaceUUID={{{ID}}},repositoryUUID={{{ID}}}",),
