@@ -7,19 +7,16 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import jwt
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
     SSHCertificate,
     SSHCertificateType,
     load_pem_private_key,
@@ -28,6 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_identity,
     ssh_key_fingerprint,
 )
+
+from machinebot.cli.certificates import read_x509
+from machinebot.cli.found import PRIVATE_KEY, Found, algorithm, spki_of
 
 MAX_PIECE: Final = 64 * 1024
 """Largest file that is parsed, bytes; real ones have below 8 KiB."""
@@ -46,55 +46,6 @@ _NAMED_CLAIMS: Final = frozenset({"sub", "aud", "iss", "jti", "nbf", "exp", "iat
 """Claims that have a field of their own."""
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One certificate, key or token.
-
-    Attributes:
-        form: What it is, for people: `SSH user certificate`.
-        files: Names of the files, or keys of the Secret, that hold it.
-        subject: Who it is for.
-        names: Principals, alternative names, or audiences.
-        serial: Serial number, decimal.
-        not_before: Begin, UTC.
-        not_after: End, UTC.
-        issuer: Who signed it: the CA's name or key.
-        extensions: What it permits and demands, and what else it says.
-        algorithm: Algorithm of its key.
-        fingerprint: SHA-256, as the tools of its form print it.
-        private_key: Name of the file whose private key fits it; None where none does, or none could.
-        authority: Whether it is the certificate of a CA.
-        problem: Why it cannot be read.
-        public: Its public key, DER, to hold private keys against; empty where it has none.
-        identity: What tells it from others.
-    """
-
-    form: str
-    files: tuple[str, ...] = ()
-    subject: str = ""
-    names: tuple[str, ...] = ()
-    serial: str = ""
-    not_before: datetime | None = None
-    not_after: datetime | None = None
-    issuer: str = ""
-    extensions: tuple[str, ...] = ()
-    algorithm: str = ""
-    fingerprint: str = ""
-    private_key: str | None = None
-    authority: bool = False
-    problem: str = ""
-    public: bytes = field(default=b"", repr=False)
-    identity: bytes = field(default=b"", repr=False)
-
-    @property
-    def wants_key(self) -> bool:
-        """Whether a private key belongs to it: it is somebody's certificate."""
-        return self.form.endswith("certificate") and not self.authority
-
-
-PRIVATE_KEY: Final = "private key"
 
 
 def read_all(files: Mapping[str, bytes]) -> tuple[Found, ...]:
@@ -134,7 +85,7 @@ def read(content: bytes) -> tuple[Found, ...]:
 
 def _block(label: str, block: bytes) -> Found:
     if label == "CERTIFICATE":
-        return _guarded("X.509 certificate", _x509, block)
+        return _guarded("X.509 certificate", read_x509, block)
     if label.endswith("PRIVATE KEY"):
         return _guarded(PRIVATE_KEY, _private_key, block)
     if label == "PUBLIC KEY":
@@ -142,11 +93,27 @@ def _block(label: str, block: bytes) -> Found:
     return _problem(label.lower(), "it is of no kind that is shown", block)
 
 
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    OSError,
+    RecursionError,
+    UnsupportedAlgorithm,
+    jwt.InvalidTokenError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the libraries raise for content that is not what it seems: a date out of range, brackets without an end, and so on."""
+
+
 def _guarded(form: str, read_one: Callable[[bytes], Found], content: bytes) -> Found:
     """What it says, or that it cannot be read: never what the library says of it, which may hold content."""
     try:
         return read_one(content)
-    except (ValueError, TypeError, KeyError, OverflowError, OSError, UnsupportedAlgorithm, jwt.InvalidTokenError):
+    except _UNREADABLE:
         return _problem(form, "it cannot be read", content)
 
 
@@ -165,8 +132,8 @@ def _ssh(line: bytes) -> Found:
             form="SSH public key",
             algorithm=algorithm(key),
             fingerprint=_ssh_fingerprint(key),
-            public=_spki(key),
-            identity=b"ssh" + _spki(key),
+            public=spki_of(key),
+            identity=b"ssh" + spki_of(key),
         )
     public = key.public_key()
     extensions = [f"{name.decode(errors='replace')}{_value(value)}" for name, value in sorted(key.extensions.items())]
@@ -184,7 +151,7 @@ def _ssh(line: bytes) -> Found:
         extensions=(*critical, *extensions),
         algorithm=algorithm(public),
         fingerprint=_ssh_fingerprint(public),
-        public=_spki(public),
+        public=spki_of(public),
         identity=hashlib.sha256(key.public_bytes()).digest(),
     )
 
@@ -200,122 +167,6 @@ def _ssh_time(seconds: int) -> datetime | None:
 def _ssh_fingerprint(key: Any) -> str:
     """As `ssh-keygen -l` has it."""
     return "SHA256:" + base64.b64encode(ssh_key_fingerprint(key, hashes.SHA256())).decode().rstrip("=")
-
-
-# --- X.509 --------------------------------------------------------------------------------------------------------------
-
-
-def _x509(block: bytes) -> Found:
-    """RFC 5280."""
-    certificate = x509.load_pem_x509_certificate(block)
-    key = certificate.public_key()
-    return Found(
-        form="X.509 certificate",
-        subject=certificate.subject.rfc4514_string(),
-        names=_alternative_names(certificate),
-        serial=str(certificate.serial_number),
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
-        issuer=_issuer(certificate),
-        extensions=_x509_extensions(certificate),
-        algorithm=algorithm(key),
-        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
-        authority=_is_authority(certificate),
-        public=_spki(key),
-        identity=certificate.fingerprint(hashes.SHA256()),
-    )
-
-
-def _issuer(certificate: x509.Certificate) -> str:
-    name = certificate.issuer.rfc4514_string()
-    if certificate.issuer == certificate.subject:
-        try:
-            certificate.verify_directly_issued_by(certificate)
-        except (InvalidSignature, ValueError, TypeError):
-            return name
-        return "itself"
-    return name + _key_id(certificate)
-
-
-def _key_id(certificate: x509.Certificate) -> str:
-    """The id of the CA's key: it tells generations of a CA apart."""
-    try:
-        identifier = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except x509.ExtensionNotFound:
-        return ""
-    return f" (key {identifier.hex()})" if identifier else ""
-
-
-_NAMES: Final[Mapping[type, str]] = {
-    x509.DNSName: "DNS",
-    x509.UniformResourceIdentifier: "URI",
-    x509.IPAddress: "IP",
-    x509.RFC822Name: "email",
-}
-"""Kinds of alternative names, as openssl spells them."""
-
-
-def _alternative_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(f"{_NAMES.get(type(name), type(name).__name__)}:{name.value}" for name in names)
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
-
-
-def _x509_extensions(certificate: x509.Certificate) -> tuple[str, ...]:
-    return tuple(text for each in certificate.extensions for text in _extension(each))
-
-
-def _extension(extension: x509.Extension[Any]) -> Iterable[str]:  # noqa: PLR0911 - a table of kinds
-    critical = " (critical)" if extension.critical else ""
-    value = extension.value
-    match value:
-        case x509.SubjectAlternativeName() | x509.AuthorityKeyIdentifier():
-            return ()  # these have fields of their own
-        case x509.SubjectKeyIdentifier():
-            return (f"key id {value.digest.hex()}{critical}",)
-        case x509.BasicConstraints():
-            return (f"CA {'yes' if value.ca else 'no'}{critical}",)
-        case x509.ExtendedKeyUsage():
-            return tuple(f"{each._name if each._name != 'Unknown OID' else each.dotted_string}{critical}" for each in value)  # noqa: SLF001 - the library's only name for it
-        case x509.KeyUsage():
-            return (f"{', '.join(_usages(value))}{critical}",)
-        case x509.UnrecognizedExtension():
-            return (f"{extension.oid.dotted_string}{_utf8(value.value)}{critical}",)
-        case _:
-            return (f"{extension.oid._name}{critical}",)  # noqa: SLF001 - the library's only name for it
-
-
-_USAGES: Final = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-)
-
-
-def _usages(usage: x509.KeyUsage) -> Iterable[str]:
-    return (name.replace("_", " ") for name in _USAGES if getattr(usage, name))
-
-
-def _utf8(value: bytes) -> str:
-    """The content of a short UTF8String (X.690, 8.23), such as the note of a bot's identity; else nothing."""
-    if len(value) > 2 and value[0] == 0x0C and value[1] == len(value) - 2:  # noqa: PLR2004 - tag and short length
-        return f"={value[2:].decode(errors='replace')}"
-    if len(value) > 4 and value[:2] == b"\x0c\x81" and value[2] == len(value) - 3:  # noqa: PLR2004 - tag and long length
-        return f"={value[3:].decode(errors='replace')}"
-    return ""
 
 
 # --- JWT ----------------------------------------------------------------------------------------------------------------
@@ -356,7 +207,7 @@ def _private_key(block: bytes) -> Found:
         return _problem(PRIVATE_KEY, "it has a passphrase", block)
     load = load_ssh_private_key if block.startswith(b"-----BEGIN OPENSSH") else load_pem_private_key
     public = load(block, password=None).public_key()
-    spki = _spki(public)
+    spki = spki_of(public)
     return Found(
         form=PRIVATE_KEY,
         algorithm=algorithm(public),
@@ -368,7 +219,7 @@ def _private_key(block: bytes) -> Found:
 
 def _public_key(block: bytes) -> Found:
     key = load_pem_public_key(block)
-    spki = _spki(key)
+    spki = spki_of(key)
     return Found(
         form="public key",
         algorithm=algorithm(key),
@@ -378,24 +229,5 @@ def _public_key(block: bytes) -> Found:
     )
 
 
-def _spki(key: Any) -> bytes:
-    """SubjectPublicKeyInfo, DER: the form that all kinds of keys share."""
-    encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return encoded
-
-
 def _spki_fingerprint(spki: bytes) -> str:
     return hashlib.sha256(spki).hexdigest()
-
-
-def algorithm(key: object) -> str:
-    """Algorithm and size of a public key, as `privateKey.algorithm` spells them."""
-    match key:
-        case rsa.RSAPublicKey():
-            return f"RSA-{key.key_size}"
-        case ec.EllipticCurvePublicKey():
-            return f"ECDSA-P{key.key_size}"
-        case ed25519.Ed25519PublicKey():
-            return "Ed25519"
-        case _:
-            return type(key).__name__.removesuffix("PublicKey").strip("_")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from machinebot.cli.cluster import Scope, on_cluster, scope
-from machinebot.cli.credentials import MAX_PIECE, Found, read_all
+from machinebot.cli.credentials import MAX_PIECE, read_all
+from machinebot.cli.found import Found
 from machinebot.cli.tables import Cell, Look, Table, print_json, print_tables, relative
 from machinebot.clock import SystemClock, rfc3339
 from machinebot.errors import Invalid, NotFound

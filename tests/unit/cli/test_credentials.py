@@ -24,7 +24,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from typer.testing import CliRunner
 
 from machinebot.authority.profiles import NOTE
-from machinebot.cli.credentials import MAX_FOUND, MAX_PIECE, Found, algorithm, read, read_all
+from machinebot.cli.credentials import MAX_FOUND, MAX_PIECE, read, read_all
+from machinebot.cli.found import Found, algorithm
 from machinebot.cli.inspecting import MAX_FILES, table
 from machinebot.cli.main import app
 
@@ -224,6 +225,14 @@ def segment(content: object) -> bytes:
     return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=")
 
 
+def twice() -> bytes:
+    """A certificate that has one extension two times: its second key id is made to be another first one."""
+    pem = x509.load_pem_x509_certificate(certificate())
+    der = pem.public_bytes(Encoding.DER).replace(b"\x06\x03\x55\x1d\x0e", b"\x06\x03\x55\x1d\x23")
+    body = base64.encodebytes(der)
+    return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
+
+
 ENCRYPTED = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
 
 
@@ -236,6 +245,7 @@ ENCRYPTED = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEn
         pytest.param(
             b"-----BEGIN OPENSSH PRIVATE KEY-----\nMIIB\n-----END OPENSSH PRIVATE KEY-----", "cannot be read", id="SSH key"
         ),
+        pytest.param(twice(), "cannot be read", id="an extension twice"),
         pytest.param(ENCRYPTED, "has a passphrase", id="passphrase"),
         pytest.param(b"-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n", "of no kind that is shown", id="CRL"),
         pytest.param(b"ssh-ed25519 AAAA", "cannot be read", id="SSH"),
@@ -257,6 +267,9 @@ def test_what_cannot_be_read_says_so_and_nothing_else(content: bytes, problem: s
         pytest.param(b".".join((segment({"alg": "none"}), segment([]), b"x")), id="a list for claims"),
         pytest.param(b".".join((segment({"alg": "ES256"}), segment({"exp": "x"}), b"x")), id="no number"),
         pytest.param(b".".join((segment({"alg": "ES256"}), segment({"exp": 10**30}), b"x")), id="no date"),
+        pytest.param(
+            b".".join((segment({"alg": "ES256"}), base64.urlsafe_b64encode(b"[" * 45_000).rstrip(b"="), b"x")), id="brackets"
+        ),
         pytest.param(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END PRIVATE KEY-----\n", id="another end"),
         pytest.param(b"Host *\n  User deploy\n", id="ssh_config"),
     ],

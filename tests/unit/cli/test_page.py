@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from machinebot.cli import standing
 from machinebot.cli.checks import CHECKS, Level
-from machinebot.cli.credentials import Found
+from machinebot.cli.found import Found
 from machinebot.cli.inspecting import ROWS, as_object
 from machinebot.cli.locks import View
 from machinebot.cli.main import app
