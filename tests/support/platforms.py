@@ -367,3 +367,119 @@ def generic(must_match: Mapping[str, str] | None = None, **settings: Any) -> Mac
 def method_names() -> list[str]:
     """Names of the methods that samples are of, as tbot spells them."""
     return [JOIN_METHODS[each].name for each in (*SAMPLES, "oidc")]
+
+
+# --- settings that the models and the CRD refuse alike ---------------------------------------------------------------------
+
+HOSTS = {"github": "enterpriseServerHost", "gitlab": "domain", "spacelift": "hostname", "terraformCloud": "hostname"}
+BAD_HOSTS = {
+    "an IPv4 address": "127.0.0.1",
+    "a short IPv4 address": "127.1",
+    "a number": "2130706433",
+    "a hexadecimal address": "0x7f.0.0.1",
+    "an IPv6 address": "[::1]",
+    "a scheme": "https://gitlab.example.test",
+    "a port": "gitlab.example.test:8443",
+    "a path": "gitlab.example.test/x",
+    "a user": "x@gitlab.example.test",
+    "a fragment": "gitlab.example.test#",
+    "a question mark": "gitlab.example.test?",
+    "a backslash": "gitlab.example.test\\",
+    "capital letters": "GitLab.example.test",
+    "a dot at the end": "gitlab.example.test.",
+    "a name without a dot": "localhost",
+    "a blank": "gitlab.example.test ",
+    "a line break": "gitlab.example.test\n",
+    "an empty one": "",
+    "a long one": "a." * 130 + "test",
+    "another alphabet": "gitl\u0430b.example.test",
+}
+
+NO_RULES: dict[str, list[Any]] = {
+    "no rules": [],
+    "an empty rule": [{}],
+    "an empty rule behind a good one": [..., {}],
+    "too many rules": [...] * 33,
+}
+"""`...` stands for a good rule."""
+
+GLOB_FIELDS = {
+    "github": ("sub", "repository", "repositoryOwner", "workflow", "jobWorkflowRef", "environment", "actor", "ref"),
+    "gitlab": ("projectPath", "namespacePath", "sub", "ref"),
+    "spacelift": ("spaceID", "callerID"),
+}
+
+BAD_GLOBS = ["*", "**", "?", "*?*", "", "a\n*", "\x00*", "a" * 513]
+
+BAD_ORGANIZATIONS = ["", "acme", ORGANIZATION.upper(), ORGANIZATION + "/x", f"{{{ORGANIZATION}}}"]
+
+BAD_PATHS = {
+    "empty": "",
+    "a dot": ".",
+    "a dot before": ".sub",
+    "a dot behind": "sub.",
+    "two dots": "a..b",
+    "a backslash alone": "\\",
+    "a backslash behind": "sub\\",
+    "a backslash before a letter": "su\\b",
+    "a line break": "sub\n",
+    "a zero byte": "su\x00b",
+    "too long": "a" * 201,
+    "iss": "iss",
+    "aud": "aud",
+    "exp": "exp",
+    "iat": "iat",
+    "nbf": "nbf",
+    "jti": "jti",
+}
+
+BAD_GENERIC: dict[str, Json] = {
+    "no claims": {"mustMatch": {}},
+    "null claims": {"mustMatch": None},
+    "an empty value": {"mustMatch": {"sub": ""}},
+    "a long value": {"mustMatch": {"sub": "a" * 513}},
+    "many claims": {"mustMatch": {f"a{number}": "x" for number in range(17)}},
+    "no audience": {"audience": ""},
+    "no issuer": {"issuer": ""},
+    "http": {"issuer": "http://login.example.test"},
+    "an address": {"issuer": "https://127.0.0.1"},
+    "an IPv6 address": {"issuer": "https://[::1]"},
+    "no full name": {"issuer": "https://localhost"},
+    "a user": {"issuer": "https://a@login.example.test"},
+    "a query": {"issuer": "https://login.example.test?x"},
+    "a query behind a path": {"issuer": "https://login.example.test/?x"},
+    "a fragment": {"issuer": "https://login.example.test#x"},
+    "dots": {"issuer": "https://login.example.test/../x"},
+    "escapes": {"issuer": "https://login.example.test/%2e%2e/x"},
+    "a backslash": {"issuer": "https://login.example.test\\x"},
+    "a line break": {"issuer": "https://login.example.test\n"},
+    "a port that is none": {"issuer": "https://login.example.test:port"},
+}
+
+GOOD_ISSUERS = [
+    "https://login.example.test",
+    "https://login.example.test/",
+    "https://login.example.test:8443/realms/ci",
+    "https://kubernetes.default.svc.cluster.local",
+    "https://login.example.test/a-1_b.c~d/",
+    "https://xn--bcher-kva.example.test",
+]
+
+
+def refused_settings() -> dict[str, tuple[str, Json]]:
+    """Every one of these: what it is called, the field of the method, and the settings."""
+    full = {name: {**sample.settings, "allow": [sample.rule]} for name, sample in SAMPLES.items()}
+    rows: dict[str, tuple[str, Json]] = {}
+    for name, sample in SAMPLES.items():
+        for what, rules in NO_RULES.items():
+            rows[f"{name}: {what}"] = (name, full[name] | {"allow": [sample.rule if rule is ... else rule for rule in rules]})
+        for each in GLOB_FIELDS.get(name, ()):
+            for glob in BAD_GLOBS:
+                rows[f"{name}: {each} {glob[:8]!r}"] = (name, full[name] | {"allow": [sample.rule | {each: glob}]})
+    for name, host_field in HOSTS.items():
+        rows |= {f"{name}: {what}": (name, full[name] | {host_field: host}) for what, host in BAD_HOSTS.items()}
+    for name in ("circleci", "azureDevOps"):
+        rows |= {f"{name}: {each!r}": (name, full[name] | {"organizationID": each}) for each in BAD_ORGANIZATIONS}
+    body: Json = {"issuer": GENERIC.issuer, "audience": CLUSTER, "mustMatch": {"sub": "x"}}
+    rows |= {f"oidc: claim {what}": ("oidc", body | {"mustMatch": {"sub": "x", path: "x"}}) for what, path in BAD_PATHS.items()}
+    return rows | {f"oidc: {what}": ("oidc", body | settings) for what, settings in BAD_GENERIC.items()}
