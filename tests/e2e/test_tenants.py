@@ -21,6 +21,7 @@ from e2e.support.objects import (
     get,
     give_edit,
     items,
+    join_token,
     output,
     role,
     secret,
@@ -91,8 +92,9 @@ def tenant(plane: ControlPlane, operator: OperatorProcess) -> Iterator[Tenant]:
     create(plane, bot(mine.other, "victim", mine.others), output(mine.other, "victim", "victim"))
     wait_ready(plane, mine.other)
     eventually("the user's rights and the policy are in force", lambda: _in_force(mine))
-    mine.create(bot(mine.namespace, "good", mine.role), output(mine.namespace, "good", "good"))
-    wait_ready(plane, mine.namespace, "machineoutput/good")
+    good = (bot, output, join_token)
+    mine.create(*(make(mine.namespace, "good", mine.role if make is bot else "good") for make in good))
+    wait_ready(plane, mine.namespace, "machineoutput/good", "machinejointoken/good")
     yield mine
     for namespace in (mine.namespace, mine.other):
         plane.kubectl("delete", "namespace", namespace, "--wait=false")
@@ -169,6 +171,29 @@ def test_a_bot_of_another_namespace_is_not_found(tenant: Tenant):
     tenant.create(output(tenant.namespace, "victim", "victim"))
     assert "there is no MachineBot 'victim' in the namespace" in tenant.told("machineoutput", "victim", "BotMissing")
     assert _is_missing(tenant, "secret", "victim")
+
+
+def test_a_join_token_lets_nobody_in_as_a_bot_of_another_namespace(tenant: Tenant):
+    name = f"reaching-{chance.token_hex(3)}"
+    tenant.create(join_token(tenant.namespace, name, "victim"))
+    assert f"no MachineBot 'victim' in the namespace '{tenant.namespace}'" in tenant.told("machinejointoken", name, "BotMissing")
+    assert "must be the name of an object" in tenant.refused_to_create(
+        join_token(tenant.namespace, name, f"{tenant.other}/victim")
+    )
+    assert "forbidden" in tenant.refused_to_create(join_token(tenant.other, name, "victim"))
+    assert "forbidden" in tenant.refused("get", "machinejointokens", f"--namespace={tenant.other}")
+
+
+def test_who_has_used_a_secret_up_is_not_made_up_by_a_tenant(tenant: Tenant):
+    name = f"made-up-{chance.token_hex(3)}"
+    thing = join_token(tenant.namespace, name, "good", expires="2099-01-01T00:00:00Z", token={"secretHash": f"sha256:{'0' * 64}"})
+    times = dict.fromkeys(["joinedAt", "renewedAt", "expiresAt"], "2099-01-01T00:00:00Z")
+    instance = {"id": "0d4f6a52-58d4-4dd3-a7a2-3d6f5b3a0c11", "generation": 1, "key": "0" * 64, **times}
+    tenant.create(thing | {"status": {"instance": instance}})
+    eventually(
+        "it accepts", lambda: condition(get(tenant.cluster, "machinejointoken", tenant.namespace, name))["reason"] == "Accepting"
+    )
+    assert "instance" not in get(tenant.cluster, "machinejointoken", tenant.namespace, name)["status"]
 
 
 @pytest.mark.parametrize("name", ["{other}/machinebot-victim", "../{other}/machinebot-victim", "system:serviceaccount:{other}:x"])
@@ -319,19 +344,19 @@ def _with_token(tenant: Tenant, name: str) -> Json | None:
 # --- what belongs to administrators ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["machineroles", "machineauthorities"])
-def test_roles_and_authorities_are_neither_read_nor_written(tenant: Tenant, kind: str):
+@pytest.mark.parametrize("kind", ["machineroles", "machineauthorities", "machinelocks"])
+def test_roles_authorities_and_locks_are_neither_read_nor_written(tenant: Tenant, kind: str):
     assert "forbidden" in tenant.refused("get", kind)
     name = tenant.role if kind == "machineroles" else "default"
     assert "forbidden" in tenant.refused("delete", kind, name)
     patch = json.dumps({"spec": {}})
     assert "forbidden" in tenant.refused("patch", kind, name, "--type=merge", f"--patch={patch}")
     thing = {"apiVersion": "machinebot.dev/v1alpha1", "metadata": {"name": "mine"}, "spec": {}}
-    kinds = {"machineroles": "MachineRole", "machineauthorities": "MachineAuthority"}
+    kinds = {"machineroles": "MachineRole", "machineauthorities": "MachineAuthority", "machinelocks": "MachineLock"}
     assert "forbidden" in tenant.refused("create", "--validate=false", "--filename=-", content=thing | {"kind": kinds[kind]})
 
 
-@pytest.mark.parametrize("kind", ["machinebot", "machineoutput"])
+@pytest.mark.parametrize("kind", ["machinebot", "machineoutput", "machinejointoken"])
 def test_status_is_the_operators(tenant: Tenant, kind: str):
     patch = json.dumps({"status": {"observedGeneration": 99}})
     where = (f"--patch={patch}", f"--namespace={tenant.namespace}", "--type=merge")

@@ -45,6 +45,16 @@ def output(namespace: str, name: str, bot_name: str, **spec: Any) -> Json:
     }
 
 
+def join_token(namespace: str, name: str, bot_name: str, **spec: Any) -> Json:
+    """By GitHub, unless the spec says otherwise."""
+    return {
+        "apiVersion": API,
+        "kind": "MachineJoinToken",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"bot": bot_name, **(spec or {"github": {"allow": [{"repositoryID": "1"}]}})},
+    }
+
+
 def secret(namespace: str, name: str, data: Mapping[str, bytes], **metadata: Any) -> Json:
     return {
         "apiVersion": "v1",
