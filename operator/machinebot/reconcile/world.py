@@ -395,7 +395,7 @@ class World:
         try:
             self._set_lock(name, lock_of(MachineLock.model_validate_json(entry.body)))
         except ValidationError:
-            self._set_lock(name, None)  # what it is about cannot be told, and its status says so
+            return  # it stays what it was, so that nobody goes on by a mistake, and its status says so
 
     def _set_lock(self, name: str, lock: Lock | None) -> None:
         if self._locks.get(name) == lock:
