@@ -6,7 +6,7 @@ import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol, TypedDict
 
@@ -59,6 +59,9 @@ ALARMING: Final = frozenset({"GenerationMismatch", "Locked"})
 
 RENEWAL: Final = "renewal"
 """In place of the method in metrics: the next identity of a renewable instance; the same as the operator's."""
+
+CLOCKS_APART: Final = timedelta(minutes=1)
+"""Pause before the next join where clocks differ so much that every identity is due as soon as it comes."""
 
 MAX_CA_FILE: Final = 256 * 1024
 """Longest `ca.file` that is read, bytes."""
@@ -158,10 +161,13 @@ class Membership:
             found = _answered(answer.outputs, answer.trust)
         except MachinebotError as error:
             self._count(method, error.reason)
-            self._failed(error, now)
+            self._failed(held, error, now)
             raise
         self._count(method, "success")
         self._requested, self._failures, self.retry_at, self.problem = False, 0, None, None
+        if self.is_due(now):
+            self.retry_at = now + CLOCKS_APART
+            log.warning("the identity that just came is due already: set the clock of this machine or of the server")
         self._learn_server_ca()
         return found
 
@@ -169,7 +175,7 @@ class Membership:
         """Credentials, by the identity that there is.
 
         Raises:
-            MachinebotError: There are none now. Where the identity is over, it is dropped, and another one is due.
+            MachinebotError: There are none now. Where the identity is over, another one is due.
         """
         held = self.usable(now)
         if held is None:
@@ -177,7 +183,9 @@ class Membership:
         try:
             answer = self._client(held).issue(IssueRequest(outputs=tuple(outputs)))
         except Denied as error:
-            self._drop_if_over(error)
+            if error.reason in JOIN_ANEW:
+                # Perhaps the answer to a renewal was lost: the pending key tells.
+                self._requested = True
             raise
         return _answered(answer.outputs, answer.trust)
 
@@ -241,22 +249,22 @@ class Membership:
             },
         )
 
-    def _failed(self, error: MachinebotError, now: datetime) -> None:
+    def _failed(self, held: StoredIdentity | None, error: MachinebotError, now: datetime) -> None:
         self._failures += 1
         asked = error.retry_after if isinstance(error, Unavailable) else None
         self.retry_at = backoff.retry_at(self._failures, self._uid, now, asked=asked)
         self.problem = error
-        self._drop_if_over(error)
+        if held is None:
+            # What is stored was passed over for this attempt; perhaps it is good again at the next one.
+            self._loaded = False
+        elif error.reason in JOIN_ANEW:
+            self._identity = None
         alarming = error.reason in ALARMING
         log.log(
             logging.WARNING if error.retried else logging.ERROR,
             "this instance is locked: see who has its identity; the files stay" if alarming else "not joined: the files stay",
             extra={"reason": error.reason, "detail": error.message, "retry_at": rfc3339(self.retry_at)},
         )
-
-    def _drop_if_over(self, error: MachinebotError) -> None:
-        if error.reason in JOIN_ANEW:
-            self._identity, self._loaded = None, True
 
     # --- whom it trusts --------------------------------------------------------------------------------------------------
 
