@@ -19,7 +19,7 @@ from machinebot.outputs import packing
 from machinebot.outputs.base import ClusterFacts, Material
 from machinebot.outputs.inspect import digest, inspect
 from machinebot.outputs.keys import PrivateKeyPair, generate
-from machinebot.outputs.registry import OUTPUT_TYPES, MachineOutput, one_type_message, parse_output
+from machinebot.outputs.registry import OUTPUT_TYPES, MachineOutput, algorithms_message, one_type_message, parse_output
 from machinebot.policy.credential import Issued, IssueRequest, Purpose, TrustBundle
 from machinebot.policy.decision import Credential
 from machinebot.protocol import convert
@@ -265,6 +265,8 @@ def _check_type(chosen: str, spec: Mapping[str, Any], where: str) -> None:
             raise Invalid(REASON, f"{where}.{chosen}.{key}: {why}: leave it out")
     if chosen == "kubernetes" and not (settings or {}).get("server"):
         raise Invalid(REASON, f"{where}.kubernetes.server: write the address of the API server: there is no cluster here")
+    if "privateKey" in spec and not OUTPUT_TYPES[chosen].algorithms:
+        raise Invalid(REASON, f"{where}.privateKey: {algorithms_message(OUTPUT_TYPES[chosen])}")
     keystores = spec.get("keystores")
     if isinstance(keystores, dict) and isinstance(keystores.get("pkcs12"), dict) and keystores["pkcs12"]:
         raise Invalid(

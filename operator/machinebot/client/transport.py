@@ -206,7 +206,8 @@ def send(
         if isinstance(connection.sock, _DeadlineSocket):
             connection.sock.deadline = time.monotonic() + timeout
         connection.request("GET" if body is None else "POST", f"{address.prefix}{path}", body=body, headers=fields)
-        return _read(connection.getresponse())
+        with connection.getresponse() as response:
+            return _read(response)
     except ssl.SSLCertVerificationError as error:
         raise Unavailable(
             UNTRUSTED,
