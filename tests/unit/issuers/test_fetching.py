@@ -20,7 +20,7 @@ from machinebot.joins.base import HTTPSRequest
 from machinebot.joins.keysets import MAX_JWKS
 from support.issuing import jwks, public_jwk, rsa_key
 from support.waiting import eventually_async
-from unit.issuers.server import GOOD, HOST, ISSUER, KEYS, FixedClock, Script, configuration, response
+from unit.issuers.server import GOOD, HOST, ISSUER, KEYS, Answer, FixedClock, Script, configuration, response
 
 SECOND = timedelta(seconds=1)
 
@@ -226,7 +226,19 @@ def discovery(body: bytes, status: str = "200 OK", *headers: str) -> dict[str, b
 
 
 REDIRECT = ("302 Found", f"Location: {KEYS}")
-UNUSABLE: dict[str, tuple[dict[str, bytes], str]] = {
+
+
+def ending(data: bytes) -> Mapping[str, Answer]:
+    """An answer after which the server hangs up."""
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+
+    return {WELL_KNOWN: write}
+
+
+UNUSABLE: dict[str, tuple[Mapping[str, bytes | Answer], str]] = {
     "another issuer": (discovery(configuration("https://evil.example.test")), "IssuerUnusable"),
     "the issuer with a slash": (discovery(configuration(ISSUER + "/")), "IssuerUnusable"),
     "no issuer": (discovery(json.dumps({"jwks_uri": KEYS}).encode()), "IssuerUnusable"),
@@ -256,22 +268,22 @@ UNUSABLE: dict[str, tuple[dict[str, bytes], str]] = {
     "very long keys": (keys_as(b" " * MAX_JWKS + GOOD), "IssuerAway"),
     "compressed": (discovery(gzip.compress(configuration()), "200 OK", "Content-Encoding: gzip"), "IssuerUnusable"),
     "compressed by what nobody knows": (discovery(b"x", "200 OK", "Content-Encoding: xyz"), "IssuerUnusable"),
-    "an answer cut off": ({WELL_KNOWN: b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{"}, "IssuerAway"),
-    "no HTTP": ({WELL_KNOWN: b"SSH-2.0-OpenSSH_9.9\r\n"}, "IssuerAway"),
-    "HTTP of another time": ({WELL_KNOWN: b"HTTP/9.9 999 x\r\n\r\n"}, "IssuerAway"),
-    "a status that is none": ({WELL_KNOWN: b"HTTP/1.1 abc OK\r\n\r\n"}, "IssuerAway"),
-    "a length that is none": ({WELL_KNOWN: b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"}, "IssuerAway"),
+    "an answer cut off": (ending(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{"), "IssuerAway"),
+    "no HTTP": (ending(b"SSH-2.0-OpenSSH_9.9\r\n"), "IssuerAway"),
+    "HTTP of another time": (ending(b"HTTP/9.9 999 x\r\n\r\n"), "IssuerAway"),
+    "a status that is none": (ending(b"HTTP/1.1 abc OK\r\n\r\n"), "IssuerAway"),
+    "a length that is none": (ending(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), "IssuerAway"),
     "two lengths": ({WELL_KNOWN: b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}"}, "IssuerAway"),
     "length and pieces": (
-        {WELL_KNOWN: b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+        ending(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         "IssuerAway",
     ),
-    "pieces that are none": ({WELL_KNOWN: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"}, "IssuerAway"),
-    "a header without an end": ({WELL_KNOWN: b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"}, "IssuerAway"),
-    "many headers": ({WELL_KNOWN: b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 50_000 + b"\r\n"}, "IssuerAway"),
-    "a header with bytes that are no text": ({WELL_KNOWN: b"HTTP/1.1 302 \xff\xfe\r\nLocation: \xff\xfe\r\n\r\n"}, "IssuerAway"),
+    "pieces that are none": (ending(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "IssuerAway"),
+    "a header without an end": (ending(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"), "IssuerAway"),
+    "many headers": (ending(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 50_000 + b"\r\n"), "IssuerAway"),
+    "a header with bytes that are no text": (ending(b"HTTP/1.1 302 \xff\xfe\r\nLocation: \xff\xfe\r\n\r\n"), "IssuerAway"),
     "another protocol": (
-        {WELL_KNOWN: b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"},
+        ending(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
         "IssuerAway",
     ),
 }
@@ -279,9 +291,8 @@ UNUSABLE: dict[str, tuple[dict[str, bytes], str]] = {
 
 @pytest.mark.parametrize(("answers", "reason"), UNUSABLE.values(), ids=UNUSABLE.keys())
 async def test_answers_that_are_no_issuer_s(
-    issuers: Issuers, script: Script, counts: list[str], answers: dict[str, bytes], reason: str, monkeypatch: pytest.MonkeyPatch
+    issuers: Issuers, script: Script, counts: list[str], answers: Mapping[str, bytes | Answer], reason: str
 ) -> None:
-    monkeypatch.setattr(fetching, "SECONDS", 2.0)
     script.answers = dict(answers)
     error = await error_of(issuers)
     assert error.reason == reason
@@ -290,10 +301,13 @@ async def test_answers_that_are_no_issuer_s(
     assert (await error_of(issuers)).message == error.message
 
 
-async def test_good_issuer_is_good_where_the_bad_ones_start_from(issuers: Issuers, script: Script) -> None:
-    script.answers = {**discovery(configuration(), "200 OK", "Content-Type: text/html", "Set-Cookie: a=b")}
+async def test_answers_that_are_as_long_as_may_be(issuers: Issuers, script: Script) -> None:
+    long = b" " * (MAX_CONFIGURATION - len(configuration())) + configuration()
+    script.answers = {
+        WELL_KNOWN: response(long, "200 OK", "Content-Type: text/html", "Set-Cookie: a=b"),
+        "/keys": response(b" " * (MAX_JWKS - len(GOOD)) + GOOD),
+    }
     assert "a" in await issuers.keys(ISSUER, "a")
-    script.answers = {**keys_as(b" " * (MAX_JWKS - len(GOOD)) + GOOD)}
 
 
 async def test_answer_in_drops_is_not_waited_for(issuers: Issuers, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
