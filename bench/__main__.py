@@ -1,4 +1,4 @@
-"""`python -m bench [--pairs N] [--full N]`: runs every measurement and prints figure, budget and floor."""
+"""`python -m bench [--pairs N] [--full N] [--joins N] [--joins-only]`: runs every measurement and prints figure, budget and floor."""
 
 import argparse
 import asyncio
@@ -7,14 +7,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from bench import load
+from bench import joins, load
 from bench.process import cpu_seconds, memory_mib
+from bench.report import Report
 from controlplane.cluster import ControlPlane, start_control_plane
 from machinebot.kube.client import ApiServer, load_configuration
 from machinebot.kube.resources import OUTPUTS
@@ -34,16 +34,6 @@ SINGLES: Final = 200
 
 RSA_OUTPUTS: Final = 500
 """Most outputs with RSA keys: enough for a figure, at 20 to 80 ms each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table."""
-
-    what: str
-    value: str
-    budget: str
-    met: bool | None
 
 
 def api_writes(cluster: ControlPlane) -> dict[str, int]:
@@ -82,20 +72,15 @@ class Bench:
         cluster: The control plane.
         client: A client of it, as administrator.
         operator: The operator process, running.
+        report: Where the figures go.
     """
 
-    def __init__(self, cluster: ControlPlane, client: ApiServer, operator: OperatorProcess) -> None:
+    def __init__(self, cluster: ControlPlane, client: ApiServer, operator: OperatorProcess, report: Report) -> None:
         self.cluster = cluster
         self.client = client
         self.operator = operator
-        self.figures: list[Figure] = []
+        self.say = report.say
         self.follower = load.ReadyFollower(client)
-
-    def say(self, what: str, value: str, budget: str = "", *, met: bool | None = None) -> None:
-        """Notes and prints a figure."""
-        self.figures.append(Figure(what, value, budget, met))
-        mark = {True: "met", False: "MISSED", None: ""}[met]
-        print(f"  {what:<62} {value:<28} {budget:<14} {mark}", flush=True)
 
     async def issue(self, pairs: int) -> None:
         """Many bots with one output each, applied at once, to all Ready."""
@@ -209,22 +194,22 @@ class Bench:
         return metrics.get(name, 0.0)
 
 
-async def run(pairs: int, full: int, directory: Path) -> bool:
-    """Every measurement; returns whether every budget was met."""
+async def run(pairs: int, full: int, directory: Path, report: Report) -> None:
+    """Every measurement of outputs."""
     with start_control_plane(directory / "cluster") as cluster:
         configuration = await load_configuration(cluster.admin_kubeconfig)
         client = ApiServer(configuration, Metrics(CollectorRegistry()), timeout=60)
         cluster.kubectl("create", "namespace", load.NAMESPACE)
         release = install_chart(cluster, VALUES)
-        bench = Bench(cluster, client, OperatorProcess.from_release(release, directory))
-        print(f"floor: the raw limits of this API server in this run, {load.AT_ONCE} requests at a time")
+        bench = Bench(cluster, client, OperatorProcess.from_release(release, directory), report)
+        report.heading(f"floor: the raw limits of this API server in this run, {load.AT_ONCE} requests at a time")
         for what, value in (await load.raw_limits(client, 2000)).items():
             bench.say(what, f"{value:.0f}/s")
         with bench.operator as operator:
             operator.wait_ready()
             cluster.kubectl("wait", "machineauthority", "default", "--for=condition=Ready", "--timeout=60s")
             await bench.follower.start()
-            print("operator")
+            report.heading("operator")
             await bench.issue(pairs)
             if full > pairs:
                 await bench.fill(full)
@@ -235,7 +220,6 @@ async def run(pairs: int, full: int, directory: Path) -> bool:
             await bench.rsa(min(pairs, RSA_OUTPUTS))
             bench.follower.stop()
         await client.close()
-    return all(figure.met is not False for figure in bench.figures)
 
 
 VALUES: Final[dict[str, object]] = {}
@@ -247,9 +231,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measures the budgets of Machinebot on a real control plane.")
     parser.add_argument("--pairs", type=int, default=5000, help="bots with one output each that are applied at once")
     parser.add_argument("--full", type=int, default=10000, help="outputs for memory, restart and latency")
+    parser.add_argument("--joins", type=int, default=3000, help="joins of each method that is measured")
+    parser.add_argument("--joins-only", action="store_true", help="measure the join API alone")
     arguments = parser.parse_args()
+    report = Report()
     with tempfile.TemporaryDirectory(prefix="machinebot-bench-") as directory:
-        return 0 if asyncio.run(run(arguments.pairs, arguments.full, Path(directory))) else 1
+        if not arguments.joins_only:
+            asyncio.run(run(arguments.pairs, arguments.full, Path(directory), report))
+        asyncio.run(joins.run(Path(directory), report, arguments.joins))
+    return 0 if report.met else 1
 
 
 if __name__ == "__main__":

@@ -18,3 +18,9 @@ def memory_mib(pid: int) -> tuple[float, float]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     values = {name: line.split() for line in lines for name in [line.partition(":")[0]]}
     return int(values["VmRSS"][1]) / MIB, int(values["VmHWM"][1]) / MIB
+
+
+def busy_seconds() -> float:
+    """Processor time that all processes of this machine have used so far, seconds."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
