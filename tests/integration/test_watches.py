@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.cluster import ControlPlane
+from machinebot.errors import NotFound
 from support.inprocess import RunningOperator
 from support.proxy import Proxy
 from support.stage import Stage, Tenant, condition, told
@@ -16,7 +17,7 @@ from support.waiting import eventually
 pytestmark = pytest.mark.cluster
 pytest_plugins = ["support.fixtures"]
 
-KINDS = 4
+KINDS = 6
 """kopf has one watch for each."""
 
 SWEEP = 0.5
@@ -224,3 +225,20 @@ def test_the_time_of_the_last_sweep_is_a_metric(stage: Stage, tenant: Tenant) ->
                 > (running.clock.now() - timedelta(minutes=1)).timestamp()
             ),
         )
+
+
+# --- an upgrade without its CRDs ----------------------------------------------------------------------------------------
+
+
+def test_kinds_that_the_api_server_does_not_know_yet_stop_nobody_else(stage: Stage, tenant: Tenant, role: str) -> None:
+    """Helm upgrades no CRDs: until somebody applies them, the lists of young kinds are answered by 404."""
+    young = ("machinelocks", "machinejointokens")
+    with stage.operator(watch_namespaces=(tenant.namespace,)) as running:
+        with running.line.failing(
+            lambda call: call.resource in young, NotFound("NotFound", "the server knows no such kind")
+        ) as met:
+            serving(running, tenant, role)
+            running.settle()
+            assert met
+            assert running.get("/healthz")[0] == 200
+        eventually("join tokens are read once they are known", lambda: running.operator._roster.is_complete)

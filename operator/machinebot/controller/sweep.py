@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from machinebot.clock import Clock
-from machinebot.errors import MachinebotError
+from machinebot.errors import MachinebotError, NotFound
 from machinebot.kube.client import KubeClient
 from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SELECTOR, Resource
 from machinebot.metrics import Metrics
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
 """Pause after a sweep that failed."""
+
+YOUNG = frozenset({Sort.LOCK, Sort.JOIN_TOKEN})
+"""Kinds that an earlier release did not have. Helm upgrades no CRDs: where they are missing still, everything else goes on."""
 
 Place = tuple[str, str]
 """Namespace and name; the namespace is empty where there is none."""
@@ -38,6 +41,7 @@ class _Listing:
         missing: Takes off what the list did not show, of that namespace; returns whom it concerns.
         selector: By which labels.
         metadata_only: Whether content stays where it is.
+        optional: Whether the API server need not know the kind.
     """
 
     kind: str
@@ -47,6 +51,7 @@ class _Listing:
     missing: Callable[[set[Place], str], list[Due]]
     selector: str = SELECTOR
     metadata_only: bool = True
+    optional: bool = False
 
 
 class Sweep:
@@ -147,6 +152,7 @@ class Sweep:
             lambda gone, listed: self._world.missing(sort, gone, listed),
             selector="",
             metadata_only=False,
+            optional=sort in YOUNG,
         )
 
     async def _compare(self, listing: _Listing, *, count: bool) -> None:
@@ -156,11 +162,17 @@ class Sweep:
         pages = self._client.pages(
             listing.resource, listing.namespace, selector=listing.selector, metadata_only=listing.metadata_only
         )
-        async for page in pages:
-            for body in page.items:
-                metadata = body["metadata"]
-                seen.add((metadata.get("namespace", ""), metadata["name"]))
-                changed += self._take(self._world.observe(listing.resource, body, gone=False))
+        try:
+            async for page in pages:
+                for body in page.items:
+                    metadata = body["metadata"]
+                    seen.add((metadata.get("namespace", ""), metadata["name"]))
+                    changed += self._take(self._world.observe(listing.resource, body, gone=False))
+        except NotFound:
+            # The API server says so only once it knows all CRDs that there are; before, it is unavailable.
+            if not listing.optional:
+                raise
+            log.error("the CRD is not installed: apply crds/ of this release", extra={"kind": listing.kind})  # noqa: TRY400
         # What came by a watch while the list was on its way may be missing in it: only what was known before can be gone.
         changed += self._take(listing.missing(before - seen, listing.namespace))
         self._note(listing.kind, changed, count=count)
