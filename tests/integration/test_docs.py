@@ -208,14 +208,18 @@ def test_every_target_is_in_the_contributing_page():
 
 NO_REASONS: Final = frozenset(
     """
-    Accept Active Age Allow Authorization BOOKMARK BearerToken Bot Cluster Config ConfigMap CustomResourceDefinition DELETE
-    DELETED DaemonSet Default DeleteOptions Deployment ERROR Event Expires False GET Granted GrantedName Issue JWT Join KIND
-    KUBECONFIG KeyT Lease List Load LogFormat Logins MachineAuthority MachineBot MachineOutput MachineOutputSpec
-    MachineOutputSpecWithTypes MachineOutputStatus MachineRole Namespace Namespaced Namespaces Normal Old Opaque Outputs PATCH
-    POST PUT Prepared PrivateKey PrivateKeyAlgorithm Publish RSA Ready Renewing Renews Restart Roles Secret
-    SecretStatus SecretTemplate Server ServiceAccount SettingsT StatefulSet Status TokenRequest TokenReview True TrustBundle
-    Type Unknown Warning
-    """.split()  # noqa: SIM905  # fifty quoted words would hide that it is a list of words
+    Accept Account Age Allow AlreadyExists AnswerT Arn Authorization BOOKMARK BearerToken Bot CERTIFICATE CRDs Cluster
+    Code Config ConfigMap Connection CustomResourceDefinition DELETE DELETED DNS DaemonSet Date Default DeleteOptions
+    Deny Deployment ERROR EdDSA Error Event Expires False GET GetCallerIdentityResponse GetCallerIdentityResult GitHub
+    Google Granted GrantedName HEAD HTTPS Host Issue JWT Join KIND KUBECONFIG KeyT Lease List Load LogFormat Logins
+    MODIFIED MachineAuthority MachineBot MachineJoinToken MachineJoinTokenSpecWithMethods MachineLock MachineLockSpec
+    MachineOutput MachineOutputSpec MachineOutputSpecWithTypes MachineOutputStatus MachineRole Message MessageT Metadata
+    Method ModelT Moment Namespace Namespaced Namespaces Normal OIDCSettingsT OKP ObjectRef Old Opaque Outputs PATCH
+    POST PUT Prepared PrivateKey PrivateKeyAlgorithm Problem ProofT PublicKey Publish RSA Ready Reason Renewing Renews
+    RequestLimitExceeded RequestT Restart Roles Rule Secret SecretStatus SecretTemplate Server ServiceAccount SettingsT
+    StatefulSet Status Strict Throttling ThrottlingException TokenRequest TokenReview True TrustAnswer TrustBundle Type
+    URI Unknown UserId Warning
+    """.split()  # noqa: SIM905  # a hundred quoted words would hide that it is a list of words
 )
 """Words in the code that look like a reason and are none: kinds, verbs, columns, states, types."""
 
