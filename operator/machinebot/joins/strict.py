@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 MAX_DEPTH = 32
 """Deepest nesting of JSON that is taken; tokens of platforms have four levels at most."""
@@ -22,12 +22,14 @@ def json_object(data: bytes) -> dict[str, Any]:
         ValueError: It is none. The text shows nothing of it.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refused)
+        value = _DECODER.decode(data.decode("utf-8"))
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise ValueError("no JSON object with unique keys") from None
-    if not isinstance(value, dict) or _depth(value) > MAX_DEPTH:
+    # Nothing is nested deeper than brackets are opened: few of them, as in every message and token, and nothing is to be counted.
+    opened = data.count(b"{") + data.count(b"[")
+    if not isinstance(value, dict) or (opened > MAX_DEPTH and _depth(value) > MAX_DEPTH):
         raise ValueError("no JSON object with unique keys")
     return value
 
@@ -64,6 +66,10 @@ def _finite(text: str) -> float:
 
 def _refused(_constant: str) -> NoReturn:
     raise ValueError("not a number")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refused)
+"""Made once: to make it takes as long as to read a header."""
 
 
 def _depth(value: object) -> int:

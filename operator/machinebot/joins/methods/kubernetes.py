@@ -15,7 +15,7 @@ from machinebot.errors import Denied, Invalid
 from machinebot.joins import jwts
 from machinebot.joins.base import NOT_MATCHED, Asked, JoinMethod, Outside, Proved, TokenProof
 from machinebot.joins.jwts import Expected, VerifiedClaims
-from machinebot.joins.keysets import MAX_JWKS, parse_jwks
+from machinebot.joins.keysets import MAX_JWKS, static_keys
 from machinebot.joins.reviews import pod_of, verify_review
 from machinebot.resources.meta import Model, Rule, rules, written_as
 
@@ -148,7 +148,7 @@ async def _verified(settings: KubernetesSettings, token: str, asked: Asked, outs
     """Claims of a token of another cluster."""
     unverified_token = jwts.take_apart(token)
     if settings.static_jwks is not None:
-        keys, issuer = parse_jwks(settings.static_jwks.jwks.encode()), None  # these keys are that cluster's alone
+        keys, issuer = static_keys(settings.static_jwks.jwks), None  # these keys are that cluster's alone
     elif settings.oidc is not None:
         issuer = settings.oidc.issuer
         keys = await outside.keys(issuer, unverified_token.kid)
