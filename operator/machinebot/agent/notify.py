@@ -10,6 +10,9 @@ READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
 ALIVE: Final = "WATCHDOG=1"
 
+SECONDS: Final = 5.0
+"""Longest time for a message: who does not take it does not keep us from our work. The same as sd_notify(3) has."""
+
 
 def notify(*lines: str) -> None:
     """Sends a message. One that does not arrive is no reason to end."""
@@ -19,6 +22,7 @@ def notify(*lines: str) -> None:
     if address.startswith("@"):  # the abstract namespace (unix(7))
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(SECONDS)
         connection.sendto("\n".join(lines).encode(), address)
 
 

@@ -16,6 +16,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
+from urllib.request import proxy_bypass
 
 from typing_extensions import override
 
@@ -285,8 +286,6 @@ def _proxy(address: Address) -> _Proxy | None:
     written = os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY")
     if not written:
         return None
-    from urllib.request import proxy_bypass  # noqa: PLC0415 - 20 ms that most agents save
-
     if proxy_bypass(f"{address.host}:{address.port}"):
         return None
     try:
