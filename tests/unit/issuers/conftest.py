@@ -34,6 +34,7 @@ async def script(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncIterator[Sc
     state.good()
     yield state
     server.close()
+    state.hang_up()
 
 
 @pytest.fixture

@@ -48,11 +48,13 @@ class Script:
         answers: By path: bytes that are written as they are, or what writes them.
         seen: The heads of all requests, and their bodies.
         port: Where it listens.
+        open: Connections that are open.
     """
 
     answers: dict[str, bytes | Answer] = field(default_factory=dict)
     seen: list[bytes] = field(default_factory=list)
     port: int = 0
+    open: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def good(self, *kids: str) -> None:
         """A good issuer, whose keys have these ids."""
@@ -64,6 +66,7 @@ class Script:
         return sum(head.split(b" ")[1] == path.encode() for head in self.seen)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open.add(writer)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -78,4 +81,10 @@ class Script:
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
         finally:
+            self.open.discard(writer)
             writer.close()
+
+    def hang_up(self) -> None:
+        """Ends what is still open, without waiting for the other side."""
+        for writer in self.open:
+            writer.transport.abort()
