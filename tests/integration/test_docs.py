@@ -15,6 +15,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from controlplane.cluster import ControlPlane, KubectlError
+from machinebot.agent.agent import State
+from machinebot.agent.health import AgentCollector, Board
 from machinebot.authority.plan import Plan, plan
 from machinebot.errors import Denied
 from machinebot.metrics import Metrics
@@ -288,7 +290,9 @@ def test_every_metric_is_on_its_page_with_its_labels():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_metric_that_is_named_exists(page: Path):
-    series = {name + suffix for name in registered() for suffix in ("", "_bucket", "_sum", "_count")}
+    state = State("ci", NOW, NOW, "", "", (), {}, {})
+    of_agents = {family.name for family in AgentCollector(Board(state)).collect()}
+    series = {name + suffix for name in registered() for suffix in ("", "_bucket", "_sum", "_count")} | of_agents
     assert set(re.findall(r"(?<![\w_])machinebot_\w+", page.read_text())) - {"machinebot_"} <= series
 
 
