@@ -6,24 +6,24 @@ What is refused is told to the client in a sentence; the audit log (the logger `
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from machinebot.authority import bot_certificates, challenges
 from machinebot.authority.bot_certificates import DELEGATED_LIFE, RENEWABLE_LIFE, InstanceIdentity, key_digest
 from machinebot.authority.challenges import Challenged
-from machinebot.authority.interface import Directory
 from machinebot.authority.keys import PublicKey
 from machinebot.authority.signing import Signer
+from machinebot.authority.visits import Attempt, JoinDirectory, Ledger, Offer, Result, Visit, Welcome
 from machinebot.clock import rfc3339
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError
 from machinebot.joins.base import Asked, Outside, Proved
 from machinebot.joins.registry import MachineJoinToken
-from machinebot.policy.credential import BotRef, Issued, IssueRequest, Purpose, TrustBundle
+from machinebot.policy.credential import BotRef, IssueRequest, Purpose, TrustBundle
 from machinebot.policy.lifetimes import BACKDATE
 from machinebot.policy.locks import Subject, check_not_locked
 from machinebot.resources.bot import MachineBot
@@ -33,131 +33,6 @@ audit = logging.getLogger("machinebot.audit")
 
 LEAST_LIFE: Final = timedelta(minutes=5)
 """Shortest identity: below it there is no time to do anything with it."""
-
-
-class JoinDirectory(Directory, Protocol):
-    """What there is, from a cache: asked often, never waits."""
-
-    def join_token(self, namespace: str, name: str) -> MachineJoinToken | None:
-        """The join token, or None where there is none that can be read."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One instance that was here, for status.
-
-    Attributes:
-        identity: What its certificate says.
-        attributes: What the platform said of it; empty at a renewal.
-        at: When.
-    """
-
-    identity: InstanceIdentity
-    attributes: Mapping[str, str]
-    at: datetime
-
-
-class Ledger(Protocol):
-    """What must be remembered: of renewable instances at once, of all others when there is time."""
-
-    async def read(self, token: MachineJoinToken) -> RenewableInstance | None:
-        """The instance that has joined by a secret, as it is stored now.
-
-        Raises:
-            Denied: The join token is gone, or is another one (`JoinTokenUnknown`).
-            Unavailable: The API server is away.
-        """
-        ...
-
-    async def write(self, token: MachineJoinToken, old: RenewableInstance | None, new: RenewableInstance) -> None:
-        """Stores it, if what is stored still is `old`: of two who try at once one succeeds.
-
-        Raises:
-            Conflict: Somebody else was quicker.
-            Denied: The join token is gone, or is another one (`JoinTokenUnknown`).
-            Unavailable: The API server is away.
-        """
-        ...
-
-    async def lock(self, identity: InstanceIdentity, message: str) -> None:
-        """Locks an instance for good: a MachineLock that only a person takes away.
-
-        Raises:
-            Unavailable: The API server is away.
-        """
-        ...
-
-    def note(self, visit: Visit) -> None:
-        """Remembers who was here, for status; returns at once."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What a join takes.
-
-    Attributes:
-        method: Name of the join method.
-        cluster_name: Name of the cluster.
-        audience: What to ask the platform for, or None.
-        challenge: What the proof must contain, or None.
-        expires_at: When the challenge ends, or None.
-    """
-
-    method: str
-    cluster_name: str
-    audience: str | None
-    challenge: str | None
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a client brings to a join.
-
-    Attributes:
-        namespace: Namespace of the join token.
-        join_token: Its name.
-        public_key: The public key that an identity is wanted for, DER.
-        challenge: The challenge that it was given, or None.
-        proof: The proof, not looked at yet.
-        presented: The client certificate of the connection, DER, or None: an instance that comes again.
-        outputs: Credentials wanted at once.
-        address: Where it comes from, for the audit log.
-    """
-
-    namespace: str
-    join_token: str
-    public_key: bytes
-    challenge: str | None
-    proof: Mapping[str, Any] = field(repr=False)
-    presented: bytes | None = field(default=None, repr=False)
-    outputs: tuple[IssueRequest, ...] = ()
-    address: str = ""
-
-
-Result = Issued | MachinebotError
-"""One output: what was issued, or why nothing was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Welcome:
-    """The answer to a join and to a renewal.
-
-    Attributes:
-        identity: Who it is from now on.
-        certificate: Its certificate, PEM.
-        renewable: Whether the next identity is renewed rather than joined for.
-        results: The outputs, in their order.
-        trust: The trust bundle.
-    """
-
-    identity: InstanceIdentity
-    certificate: bytes
-    renewable: bool
-    results: tuple[Result, ...]
-    trust: TrustBundle
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Final
 
 from machinebot.authority.generations import Generation
 from machinebot.authority.interface import Directory, TokenReviewer
+from machinebot.authority.plan import Plan, plan
 from machinebot.authority.signing import Signer
 from machinebot.errors import Denied
 from machinebot.joins.reviews import verify_review
@@ -19,6 +20,7 @@ from machinebot.policy.credential import (
     ServiceAccountRef,
     TrustBundle,
 )
+from machinebot.policy.grants import check_roles
 from machinebot.policy.lifetimes import BACKDATE
 from machinebot.resources.authority import MachineAuthoritySpec
 from machinebot.resources.bot import MachineBot
@@ -51,6 +53,9 @@ class EmbeddedAuthority:
         reviewer: Asks the API server about tokens.
     """
 
+    join_method: Final = "kubernetes"
+    """How bots join it: see `Authority.join_method`."""
+
     def __init__(
         self,
         name: str,
@@ -61,6 +66,7 @@ class EmbeddedAuthority:
         reviewer: TokenReviewer,
     ) -> None:
         self._signer = Signer(name, spec, generations, issuer, directory)
+        self._directory = directory
         self._reviewer = reviewer
         self._pins: dict[BotRef, _Pin] = {}
 
@@ -85,6 +91,24 @@ class EmbeddedAuthority:
     def trust(self) -> TrustBundle:
         """Every published CA generation: of each purpose the active one first, then the prepared one, then old ones."""
         return self._signer.trust
+
+    def check_bot(self, bot: MachineBot) -> None:
+        """Refuses a bot one of whose roles no output of its could carry: see `Authority.check_bot`."""
+        check_roles(bot.metadata.namespace, bot.spec, self._directory.roles(), self.spec)
+
+    def plan(self, bot: MachineBot, request: IssueRequest, *, now: datetime) -> Plan | None:
+        """What an issue gives the bot: see `Authority.plan`."""
+        return plan(
+            spec=self.spec,
+            bot=bot,
+            wanted_roles=request.roles,
+            wish=request.wish,
+            wished_lifetime=request.lifetime,
+            roles=self._directory.roles(),
+            locks=self._directory.locks(),
+            ca_not_after=None,
+            now=now,
+        )
 
     async def join(self, bot: BotRef, token: str, *, expected_uid: str, now: datetime) -> BotIdentity:
         """Takes a ServiceAccount token as the proof of being the bot: see `Authority.join`."""

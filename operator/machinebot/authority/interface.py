@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+from machinebot.authority.plan import Plan
 from machinebot.policy.credential import BotIdentity, BotRef, Issued, IssueRequest, TrustBundle
 from machinebot.policy.locks import Lock
 from machinebot.resources.authority import MachineAuthoritySpec
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.role import MachineRole
 
-REJOIN: Final = frozenset({"IdentityExpired", "IdentityReplaced"})
+REJOIN: Final = frozenset(
+    {"IdentityExpired", "IdentityInvalid", "IdentityRefused", "IdentityReplaced", "InstanceUnknown", "JoinTokenUnknown"}
+)
 """Reasons of `Denied` at an issue that say no more than: this identity is over, join again."""
 
 
@@ -53,6 +56,32 @@ class Authority(Protocol):
     @property
     def spec(self) -> MachineAuthoritySpec:
         """What a person wrote."""
+        ...
+
+    @property
+    def join_method(self) -> str:
+        """How bots of this cluster join it, for metrics: `kubernetes` or `remote`."""
+        ...
+
+    def check_bot(self, bot: MachineBot) -> None:
+        """Refuses a bot one of whose roles no output of its could carry, as far as that is known here.
+
+        Raises:
+            Denied: So it is.
+        """
+        ...
+
+    def plan(self, bot: MachineBot, request: IssueRequest, *, now: datetime) -> Plan | None:
+        """What an issue gives the bot, but for the rest of the CA's life; None where only the issue tells.
+
+        Args:
+            bot: The bot.
+            request: What is wanted; its public key does not matter.
+            now: The time.
+
+        Raises:
+            Denied, Invalid: What the issue would be refused with, as far as that is known here.
+        """
         ...
 
     async def join(self, bot: BotRef, token: str, *, expected_uid: str, now: datetime) -> BotIdentity:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from machinebot.authority.bot_certificates import InstanceIdentity
-from machinebot.authority.desk import Visit
+from machinebot.authority.visits import Visit
 from machinebot.clock import rfc3339
 from machinebot.errors import Conflict, Denied, MachinebotError
 from machinebot.joins.registry import MachineJoinToken
@@ -36,7 +36,7 @@ _SHOWN: Final = 256
 
 
 class Ledger:
-    """See `machinebot.authority.desk.Ledger`. Every replica has one; the resourceVersion decides between them.
+    """See `machinebot.authority.visits.Ledger`. Every replica has one; the resourceVersion decides between them.
 
     Args:
         client: The API server.

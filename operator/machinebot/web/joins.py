@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 from aiohttp import web
 from pydantic import ValidationError
 
-from machinebot.authority.desk import Attempt, Desk, Result, Welcome
+from machinebot.authority.desk import Desk
+from machinebot.authority.visits import Attempt, Result, Welcome
 from machinebot.clock import Clock, rfc3339
 from machinebot.errors import Denied, Invalid, MachinebotError, Unavailable
 from machinebot.joins.strict import json_object

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from machinebot.authority.bot_certificates import InstanceIdentity
-from machinebot.authority.desk import Attempt, Desk, Visit, Welcome
+from machinebot.authority.desk import Desk
 from machinebot.authority.signing import Signer
+from machinebot.authority.visits import Attempt, Visit, Welcome
 from machinebot.errors import Conflict, Denied, Unavailable
 from machinebot.joins.base import HTTPSAnswer, HTTPSRequest
 from machinebot.joins.keysets import KeySet
