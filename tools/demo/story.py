@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +57,21 @@ class StepError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What runs once everything is up."""
+    """What runs once everything is up.
+
+    Attributes:
+        cluster: The control plane.
+        operator: The operator.
+        server: The sshd.
+        files: The credential that the last login was with.
+        suggestions: What to try next, and the command.
+    """
 
     cluster: ControlPlane
     operator: OperatorProcess
     server: SSHServer
     files: dict[str, Path]
+    suggestions: Sequence[tuple[str, str]]
 
 
 class Demo:
@@ -72,6 +81,8 @@ class Demo:
         narrator: Tells it.
         directory: For logs and files; somebody else removes it.
     """
+
+    steps = STEPS
 
     def __init__(self, narrator: Narrator, directory: Path) -> None:
         self._tell = narrator
@@ -83,31 +94,40 @@ class Demo:
         """Every step up to the second login; inside the block everything runs."""
         step = self._tell.step
         with ExitStack() as running:
-            with step("Start a real Kubernetes control plane on this machine"):
-                cluster = running.enter_context(start_control_plane(self._directory / "cluster"))
-                self._tell.explain(f"etcd, kube-apiserver and kube-controller-manager run; the API server is {cluster.url}")
-            with step("Install Machinebot with Helm, as on any cluster"):
-                release = self._install(cluster)
-            with step("Start the operator as the chart's Deployment says"):
-                operator = running.enter_context(self._prepare_operator(release))
-                operator.wait_ready()
-            with step("Apply the examples and wait until everything is Ready"):
-                self._apply(cluster)
+            cluster, operator = self._begin(running)
             with step("Look at what there is now"):
                 self._look(cluster)
-            with step("Start an OpenSSH server with the host certificate of the Secret web-1"):
-                server = running.enter_context(self._server(cluster))
+            server = self._start_server(cluster, running)
             with step("Log in over SSH with the files of the Secret deployer-ssh, and nothing else"):
                 self._login(cluster, server)
             with step("Have the credential replaced now, and log in with the new one"):
                 files = self._rotate(cluster, server)
-            yield Stage(cluster, operator, server, files)
+            yield Stage(cluster, operator, server, files, SUGGESTIONS)
 
     def operator_log(self) -> str:
         """The end of the operator's log, or that there is none."""
         return "    (it was not started)" if self._operator is None else tail(self._operator.log, LOG_LINES)
 
     # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, running: ExitStack) -> tuple[ControlPlane, OperatorProcess]:
+        """The steps that every story begins with: a cluster, the operator, and the examples, Ready."""
+        step = self._tell.step
+        with step("Start a real Kubernetes control plane on this machine"):
+            cluster = running.enter_context(start_control_plane(self._directory / "cluster"))
+            self._tell.explain(f"etcd, kube-apiserver and kube-controller-manager run; the API server is {cluster.url}")
+        with step("Install Machinebot with Helm, as on any cluster"):
+            release = self._install(cluster)
+        with step("Start the operator as the chart's Deployment says"):
+            operator = running.enter_context(self._prepare_operator(release))
+            operator.wait_ready()
+        with step("Apply the examples and wait until everything is Ready"):
+            self._apply(cluster)
+        return cluster, operator
+
+    def _start_server(self, cluster: ControlPlane, running: ExitStack) -> SSHServer:
+        with self._tell.step("Start an OpenSSH server with the host certificate of the Secret web-1"):
+            return running.enter_context(self._server(cluster))
 
     def _install(self, cluster: ControlPlane) -> Release:
         self._tell.command(
@@ -161,8 +181,7 @@ class Demo:
 
     def _login(self, cluster: ControlPlane, server: SSHServer) -> None:
         files = self._files(cluster, NAMESPACE, SECRET, "client")
-        self._tell.command(f"ssh-keygen -L -f {files['key-cert.pub']}")
-        self._tell.output(_certificate(files["key-cert.pub"]))
+        self._show_certificate(files["key-cert.pub"])
         self._ssh(server, files)
 
     def _rotate(self, cluster: ControlPlane, server: SSHServer) -> dict[str, Path]:
@@ -193,6 +212,10 @@ class Demo:
         self._tell.explain(f"Secret {namespace}/{name} as files in {self._directory / folder}:", f"  {' '.join(sorted(files))}")
         return files
 
+    def _show_certificate(self, path: Path) -> None:
+        self._tell.command(f"ssh-keygen -L -f {path}")
+        self._tell.output(_certificate(path))
+
     def _ssh(self, server: SSHServer, files: dict[str, Path]) -> None:
         self._tell.command(command_line(server, files))
         done = ssh(
@@ -213,6 +236,28 @@ class Demo:
 
 REMOTE: Final = ("id", "-un")
 """What is run on the server."""
+
+SUGGESTIONS: Final = (
+    (
+        "delete a credential, and see it come back",
+        "kubectl delete secret deployer-ssh -n ci; sleep 1; kubectl get secret deployer-ssh -n ci",
+    ),
+    (
+        "spoil one, and see it repaired; the event says why",
+        """kubectl patch secret backup -n ci -p '{"data":{"key":"c3BvaWx0"}}'; sleep 1; kubectl get events -n ci""",
+    ),
+    ("which login came from where, and why it lives so long", "kubectl get mout deployer -n ci -o yaml"),
+    (
+        "take the login away: the role denies it now, and the output says NoLogins",
+        """kubectl patch mrole deploy --type=merge -p '{"spec":{"deny":{"logins":["deploy"]}}}'; sleep 1; kubectl get mout -A""",
+    ),
+    ("give it back", """kubectl patch mrole deploy --type=merge -p '{"spec":{"deny":null}}'"""),
+    (
+        "ask for too much: refused, with what to write instead",
+        """kubectl patch mauth default --type=merge -p '{"spec":{"maxTTL":"48h"}}'""",
+    ),
+)
+"""What to try next, and the command."""
 
 
 def account() -> str:
