@@ -87,7 +87,9 @@ class _Server(ThreadingHTTPServer):
 
     @override
     def server_bind(self) -> None:
-        # Without the name look-up of http.server, which may take seconds.
+        # Without the name look-up of http.server, which may take seconds; with its option, without which a daemon that is started
+        # again waits for a minute for the connections that the last one has closed.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         socket.socket.bind(self.socket, self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "machinebot", int(self.server_address[1])

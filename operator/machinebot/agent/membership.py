@@ -13,9 +13,10 @@ from typing import Final, Protocol, TypedDict
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import ValidationError
 
 from machinebot.agent.config import AgentConfig
-from machinebot.agent.proofs.base import Prove, Wanted
+from machinebot.agent.proofs.base import UNAVAILABLE, Prove, Wanted
 from machinebot.agent.storage import ServerCA, Storage, StoredIdentity
 from machinebot.client.api import JoinClient
 from machinebot.client.pins import fetch_pinned, merged
@@ -208,8 +209,21 @@ class Membership:
                     f"{onboarding.method}: correct one of them",
                 )
             wanted = Wanted(audience=offer.audience, challenge=offer.challenge, cluster_name=offer.cluster_name)
-        proof = _prover(onboarding.method)(onboarding.settings, wanted)
-        return key, client.join(JoinRequest(**place, challenge=wanted.challenge, proof=dict(proof), outputs=tuple(outputs)))
+        try:
+            request = JoinRequest(**place, challenge=wanted.challenge, proof=dict(self._proof(wanted)), outputs=tuple(outputs))
+        except ValidationError:
+            raise Unavailable(UNREADABLE, "the challenge that came is none: is this the address of a join API?") from None
+        return key, client.join(request)
+
+    def _proof(self, wanted: Wanted) -> dict[str, str]:
+        onboarding = self._config.onboarding
+        try:
+            return _prover(onboarding.method)(onboarding.settings, wanted)
+        except MachinebotError:
+            raise
+        except Exception as error:  # noqa: BLE001 - by whatever library the platform needs
+            # Without its text, which may hold what the platform gave.
+            raise Unavailable(UNAVAILABLE, f"the proof of {onboarding.method} failed: {type(error).__name__}") from None
 
     def _renew(self, held: StoredIdentity, outputs: Sequence[OutputRequest]) -> tuple[PrivateKeyPair, JoinAnswer]:
         """The next identity of this instance. A lost answer is asked for again by the same key, which was kept before."""

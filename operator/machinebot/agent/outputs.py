@@ -24,7 +24,7 @@ from machinebot.policy.credential import Issued, IssueRequest, Purpose, TrustBun
 from machinebot.policy.decision import Credential
 from machinebot.protocol import convert
 from machinebot.protocol.messages import OutputRequest
-from machinebot.resources.meta import ObjectName
+from machinebot.resources.meta import ObjectName, first_error
 
 SHARED: Final = ("roles", "credentialTTL", "renewBefore", "renewBeforePercentage", "privateKey", "keystores")
 """What all types have, as in MachineOutput."""
@@ -237,7 +237,12 @@ def _output(config: AgentConfig, written: Mapping[str, Any], where: str) -> Outp
     }
     _check_known(spec, known, where)
     _check_files(read, where)
-    return Output(name=named.name, parsed=read, directory=named.directory, inputs=_inputs(config, known))
+    made = Output(name=named.name, parsed=read, directory=named.directory, inputs=_inputs(config, known))
+    try:
+        made.request(None)
+    except ValidationError as error:
+        raise Invalid(REASON, f"{where}: the join API does not take it: {first_error(error)}") from None
+    return made
 
 
 def _inputs(config: AgentConfig, known: Mapping[str, Any]) -> str:

@@ -447,6 +447,27 @@ def test_a_platform_that_gives_no_proof_is_told(rig: Rig) -> None:
     assert rig.config.onboarding.settings["tokenPath"] in agent.state(NOW).identity_message
 
 
+def test_a_proof_that_trips_us_is_told_without_what_it_held(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.output("ssh")
+
+    def trip(*_: object) -> dict[str, str]:
+        raise ValueError("secret")
+
+    monkeypatch.setattr("machinebot.agent.proofs.kubernetes.prove", trip)
+    agent = rig.agent()
+    agent.round(NOW)
+    state = agent.state(NOW)
+    assert (state.identity_reason, "secret" in state.identity_message) == ("ProofUnavailable", False)
+
+
+def test_a_ca_file_that_cannot_be_read_is_told(rig: Rig) -> None:
+    rig.output("ssh")
+    (rig.path / "given-ca.pem").unlink()
+    agent = rig.agent()
+    agent.round(NOW)
+    assert agent.state(NOW).identity_reason == "CAUnreadable"
+
+
 # --- rotation -----------------------------------------------------------------------------------------------------------
 
 
