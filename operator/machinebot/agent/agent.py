@@ -6,7 +6,7 @@ how often something failed, and what the server told of its CAs last.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -197,7 +197,6 @@ class Agent:
         outputs: The outputs, each with its directory.
         uid: Tells this agent from others, for its share of the spread of renewals.
         joins: How many joins, by method and result: what the membership counts.
-        alive: Called between steps that may take long.
     """
 
     def __init__(
@@ -208,12 +207,10 @@ class Agent:
         *,
         uid: str,
         joins: Counter[tuple[str, str]],
-        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._namespace = namespace
         self._membership = membership
         self._works = [_Work(output, directory, uid=f"{uid}/{output.name}") for output, directory in outputs]
-        self._alive = alive
         self._joins = joins
         self._issues: Counter[tuple[str, str, str]] = Counter()
         self._trust: TrustBundle | None = None
@@ -276,7 +273,6 @@ class Agent:
     def _obtain(self, waiting: list[_Work], now: datetime) -> list[_Work]:
         """Joins or renews, and takes the first outputs along; returns the others, or all where it failed."""
         asked = self._prepared(waiting[:MAX_OUTPUTS], now)
-        self._alive()
         try:
             answered = self._membership.obtain([each.request for each in asked], now)
         except MachinebotError:
@@ -289,7 +285,6 @@ class Agent:
         asked = self._prepared(batch, now)
         if not asked:
             return
-        self._alive()
         try:
             answered = self._membership.issue([each.request for each in asked], now)
         except MachinebotError as error:

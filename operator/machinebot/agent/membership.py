@@ -4,7 +4,7 @@ import base64
 import hashlib
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -98,14 +98,25 @@ class Membership:
         uid: Tells this agent from others, for its share of the spread of renewals.
         count: Counts joins.
         follow: Whether the CAs of the server are kept for later, so that its rotations are followed.
+        alive: Called before everything that may take long.
     """
 
-    def __init__(self, config: AgentConfig, storage: Storage, *, uid: str, count: Count, follow: bool) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        storage: Storage,
+        *,
+        uid: str,
+        count: Count,
+        follow: bool,
+        alive: Callable[[], None],
+    ) -> None:
         self._config = config
         self._storage = storage
         self._uid = uid
         self._count = count
         self._follow = follow
+        self._alive = alive
         self._identity: StoredIdentity | None = None
         self._loaded = False
         self._requested = False
@@ -213,10 +224,12 @@ class Membership:
             request = JoinRequest(**place, challenge=wanted.challenge, proof=dict(self._proof(wanted)), outputs=tuple(outputs))
         except ValidationError:
             raise Unavailable(UNREADABLE, "the challenge that came is none: is this the address of a join API?") from None
+        self._alive()
         return key, client.join(request)
 
     def _proof(self, wanted: Wanted) -> dict[str, str]:
         onboarding = self._config.onboarding
+        self._alive()
         try:
             return _prover(onboarding.method)(onboarding.settings, wanted)
         except MachinebotError:
@@ -283,6 +296,7 @@ class Membership:
     # --- whom it trusts --------------------------------------------------------------------------------------------------
 
     def _client(self, held: StoredIdentity | None) -> JoinClient:
+        self._alive()
         shown = None if held is None else Identity(held.certificate.encode(), held.private_key.encode())
         return JoinClient(self._config.server, ca=self._server_ca(), identity=shown)
 
@@ -314,6 +328,7 @@ class Membership:
         trust = self._config.ca
         if trust is None or not self._follow:
             return
+        self._alive()
         try:
             known = self._server_ca() or b""
             told = JoinClient(self._config.server, ca=known).server_ca()

@@ -43,7 +43,7 @@ def assemble(
         stack: Closes what it holds.
         storage: Instead of what the configuration says.
         host: Name of this machine, by which agents of one configuration spread their renewals.
-        alive: Called between steps that may take long.
+        alive: Called before everything that may take long.
 
     Raises:
         MachinebotError: The storage cannot be used.
@@ -56,7 +56,8 @@ def assemble(
     def count(method: str, result: str) -> None:
         joins[method, result] += 1
 
-    membership = Membership(config, storage, uid=uid, count=count, follow=not isinstance(storage, MemoryStorage))
+    follow = not isinstance(storage, MemoryStorage)
+    membership = Membership(config, storage, uid=uid, count=count, follow=follow, alive=alive)
     pairs: list[tuple[Output, OutputDirectory]] = []
     for output in outputs:
         directory = OutputDirectory(output.directory.path, output.owned(), unsafe=output.directory.unsafe_skip_checks)
@@ -64,7 +65,7 @@ def assemble(
         if output.directory.unsafe_skip_checks:
             log.warning("a directory is not checked: others may lead the files elsewhere", extra={"path": str(directory.path)})
         pairs.append((output, directory))
-    return Agent(config.onboarding.namespace, membership, pairs, uid=uid, joins=joins, alive=alive)
+    return Agent(config.onboarding.namespace, membership, pairs, uid=uid, joins=joins)
 
 
 def _storage(config: AgentConfig, stack: ExitStack) -> Storage:
