@@ -21,7 +21,7 @@ from machinebot.authority.signing import Signer
 from machinebot.authority.visits import Attempt, JoinDirectory, Ledger, Offer, Result, Visit, Welcome
 from machinebot.clock import rfc3339
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError
-from machinebot.joins.base import Asked, Outside, Proved
+from machinebot.joins.base import Asked, NotMatched, Outside, Proved
 from machinebot.joins.registry import MachineJoinToken
 from machinebot.policy.credential import BotRef, IssueRequest, Purpose, TrustBundle
 from machinebot.policy.lifetimes import BACKDATE
@@ -127,7 +127,7 @@ class Desk:
                     "address": attempt.address,
                     "reason": error.reason,
                     "detail": error.message,
-                    **getattr(error, "audit", {}),
+                    **(_proved(error.proved) if isinstance(error, NotMatched) else {}),
                 },
             )
             raise
@@ -375,7 +375,7 @@ class Desk:
     def _tell(self, event: str, welcome: Welcome, outputs: Sequence[IssueRequest], address: str, proved: Proved | None) -> None:
         told: dict[str, Any] = {**_who(welcome.identity), "address": address, "outputs": _listed(outputs, welcome.results)}
         if proved is not None:
-            told |= {"subject": proved.subject, "attributes": dict(proved.attributes), "unknown_claims": list(proved.unknown)}
+            told |= _proved(proved)
         audit.info(event, extra=told)
 
 
@@ -415,6 +415,10 @@ def _who(identity: InstanceIdentity) -> dict[str, Any]:
         "generation": identity.generation,
         "not_after": rfc3339(identity.expires_at),
     }
+
+
+def _proved(proved: Proved) -> dict[str, Any]:
+    return {"subject": proved.subject, "attributes": dict(proved.attributes), "unknown_claims": list(proved.unknown)}
 
 
 def _listed(outputs: Sequence[IssueRequest], results: Sequence[Result]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pydantic import ConfigDict, SecretStr
 
+from machinebot.errors import Denied
 from machinebot.joins.keysets import KeySet
 from machinebot.resources.meta import Model
 
@@ -101,14 +102,28 @@ class Proved:
     Attributes:
         subject: Who it is, as the platform names it; for people and the audit log.
         attributes: What else the platform says that matters, by the names of the rules; for status and the audit log.
-        expires_at: When the proof itself ends, where the identity must not live longer; None where it may.
         unknown: Names of claims that the method does not know: the platform has changed.
     """
 
     subject: str
     attributes: Mapping[str, str] = field(default_factory=dict)
-    expires_at: datetime | None = None
     unknown: tuple[str, ...] = ()
+
+
+class NotMatched(Denied):
+    """A proof that is genuine, and that no rule lets in.
+
+    Args:
+        proved: What it has shown: for the audit log alone, where people see what to write into a rule. Who sent it is told
+            nothing, since anybody can get a genuine token of a public platform.
+    """
+
+    def __init__(self, proved: Proved) -> None:
+        super().__init__(
+            NOT_MATCHED,
+            "the proof is good, and no rule of the join token lets it in: the audit log of the operator has more",
+        )
+        self.proved = proved
 
 
 class Verify(Protocol[SettingsT_contra, ProofT_contra]):

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import ConfigDict, Field, create_model, model_validator
 
-from machinebot.errors import Denied
 from machinebot.joins import jwts
-from machinebot.joins.base import NOT_MATCHED, Asked, JoinMethod, Outside, Proved, TokenProof, no_audience
+from machinebot.joins.base import Asked, JoinMethod, NotMatched, Outside, Proved, TokenProof, no_audience
 from machinebot.joins.jwts import Expected, VerifiedClaims
 from machinebot.joins.keysets import MAX_JWKS, static_keys
 from machinebot.policy import globs
@@ -162,11 +161,6 @@ async def verify_token(
     return jwts.verified_claims(unverified_token, keys, expected)
 
 
-def not_matched() -> Denied:
-    """The refusal of a genuine token that no rule lets in."""
-    return Denied(NOT_MATCHED, "the token is good, and no rule of the join token lets its claims in: see the audit log")
-
-
 @dataclass(frozen=True, slots=True)
 class Platform(Generic[OIDCSettingsT]):
     """What differs between platforms.
@@ -195,13 +189,14 @@ class Platform(Generic[OIDCSettingsT]):
         expected = Expected(issuer=issuer, audience=self.audience(settings, asked.cluster_name), now=asked.now)
         verified = await verify_token(proof, expected, issuer, static, outside)
         self.check(settings, verified)
-        if not any_matches(self.claims, settings.allow, verified):
-            raise not_matched()
-        return Proved(
+        proved = Proved(
             subject=shown(verified.text("sub") or ""),
             attributes=attributes(self.claims, verified),
             unknown=unknown(verified, {claim.path[0] for claim in self.claims} | self.ignored),
         )
+        if not any_matches(self.claims, settings.allow, verified):
+            raise NotMatched(proved)
+        return proved
 
 
 REGISTERED: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})

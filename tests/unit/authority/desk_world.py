@@ -31,7 +31,11 @@ SECRET_HASH = "sha256:" + hashlib.sha256(SECRET.encode()).hexdigest()
 
 def join_token(name: str = "runners", uid: str = "token-1", *, status: Any = None, **fields: Any) -> MachineJoinToken:
     """A join token of the method kubernetes in the cluster, unless told otherwise."""
-    method = {} if fields.keys() & {"token", "github", "iam"} else {"kubernetes": {"allow": [{"serviceAccount": "ci:web"}]}}
+    method = (
+        {}
+        if fields.keys() & {"token", "github", "iam", "kubernetes"}
+        else {"kubernetes": {"allow": [{"serviceAccount": "ci:web"}]}}
+    )
     return parse_join_token(
         {
             "metadata": {"namespace": "ci", "name": name, "uid": uid},

@@ -471,6 +471,18 @@ async def test_the_audit_log_says_what_was_refused_and_no_secret(world: DeskWorl
     assert "PRIVATE" not in text
 
 
+async def test_a_genuine_proof_that_no_rule_lets_in_is_told_whole_in_the_audit_log_alone(
+    world: DeskWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.tokens["runners"] = join_token(kubernetes={"allow": [{"serviceAccount": "ci:other"}]})
+    with pytest.raises(Denied) as caught:
+        await world.join()
+    assert "ci:" not in caught.value.message
+    (entry,) = told(caplog)
+    assert (entry["reason"], entry["subject"]) == ("RulesNotMatched", "system:serviceaccount:ci:web")
+    assert entry["attributes"] == {"serviceAccount": "ci:web", "pod": "web-1"}
+
+
 async def test_a_proof_with_a_challenge_must_contain_one_of_ours(world: DeskWorld) -> None:
     world.tokens["aws"] = join_token("aws", "token-3", iam={"allow": [{"account": "123456789012"}]})
     assert await refusal(world.join(join_token="aws", proof={"request": "eA=="})) == "ChallengeInvalid"

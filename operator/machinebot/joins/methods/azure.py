@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 from machinebot.errors import Denied, Unavailable
 from machinebot.joins import cms, jwts
 from machinebot.joins.azure_clouds import CLOUDS, Cloud
-from machinebot.joins.base import NOT_MATCHED, Asked, HTTPSRequest, JoinMethod, Outside, Proof, Proved
+from machinebot.joins.base import Asked, HTTPSRequest, JoinMethod, NotMatched, Outside, Proof, Proved
 from machinebot.joins.claims import MAX_PATTERN, MAX_RULES, UUID
 from machinebot.joins.jwts import Expected, VerifiedClaims
 from machinebot.joins.strict import json_object
@@ -162,9 +162,7 @@ async def verify(settings: AzureSettings, proof: AzureProof, asked: Asked, outsi
         raise Denied("WrongSubscription", "the access token is of another subscription than the attested data")
     if await _vm_id(cloud, resource, token, outside) != attested.vm_id:
         raise Denied("WrongMachine", "the access token is of another virtual machine than the attested data")
-    if not any(_fits(rule, resource, attested.vm_id) for rule in settings.allow):
-        raise Denied(NOT_MATCHED, "the proof is good, and no rule of the join token lets the machine in: see the audit log")
-    return Proved(
+    proved = Proved(
         subject=resource.path,
         attributes={
             "tenantID": settings.tenant_id,
@@ -174,6 +172,9 @@ async def verify(settings: AzureSettings, proof: AzureProof, asked: Asked, outsi
             "vmID": attested.vm_id,
         },
     )
+    if not any(_fits(rule, resource, attested.vm_id) for rule in settings.allow):
+        raise NotMatched(proved)
+    return proved
 
 
 def _fits(rule: AzureRule, resource: "Resource", vm_id: str) -> bool:

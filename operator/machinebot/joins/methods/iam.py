@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from machinebot.errors import Denied, Unavailable
 from machinebot.joins import sts
-from machinebot.joins.base import NOT_MATCHED, Asked, HTTPSAnswer, HTTPSRequest, JoinMethod, Outside, Proof, Proved
+from machinebot.joins.base import Asked, HTTPSAnswer, HTTPSRequest, JoinMethod, NotMatched, Outside, Proof, Proved
 from machinebot.joins.claims import MAX_PATTERN, MAX_RULES
 from machinebot.policy import globs
 from machinebot.resources.meta import Model, Rule, rules, written_as
@@ -115,12 +115,13 @@ async def verify(settings: IAMSettings, proof: SignedRequestProof, asked: Asked,
     host = unverified.host(settings.partition)
     request = HTTPSRequest(method="POST", host=host, path="/", headers=unverified.forwarded(), body=sts.BODY)
     identity = _identity(await outside.send(request), settings.partition)
-    if not any(_fits(rule, identity) for rule in settings.allow):
-        raise Denied(NOT_MATCHED, "the request is good, and no rule of the join token lets its signer in: see the audit log")
-    return Proved(
+    proved = Proved(
         subject=identity.arn,
         attributes={"account": identity.account, "arn": identity.arn, "userID": identity.user_id},
     )
+    if not any(_fits(rule, identity) for rule in settings.allow):
+        raise NotMatched(proved)
+    return proved
 
 
 def _bytes(text: str) -> bytes:

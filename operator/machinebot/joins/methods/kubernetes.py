@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from machinebot.errors import Denied, Invalid
 from machinebot.joins import jwts
-from machinebot.joins.base import NOT_MATCHED, Asked, JoinMethod, Outside, Proved, TokenProof
+from machinebot.joins.base import Asked, JoinMethod, NotMatched, Outside, Proved, TokenProof
 from machinebot.joins.jwts import Expected, VerifiedClaims
 from machinebot.joins.keysets import MAX_JWKS, static_keys
 from machinebot.joins.reviews import pod_of, verify_review
@@ -108,11 +108,11 @@ async def verify(settings: KubernetesSettings, proof: TokenProof, asked: Asked, 
         account, pod = await _reviewed(token, asked, outside)
     else:
         account, pod = _claimed(await _verified(settings, token, asked, outside))
+    attributes = {"serviceAccount": account, **({"pod": pod[:253]} if pod else {})}
+    proved = Proved(subject=f"system:serviceaccount:{account}", attributes=attributes)
     rules_of_account = [rule for rule in settings.allow if rule.service_account == account]
     if not rules_of_account:
-        raise Denied(
-            NOT_MATCHED, "the token is good, and no rule of the join token lets its ServiceAccount in: see the audit log"
-        )
+        raise NotMatched(proved)
     # Nothing bounds the life of a token of our own cluster that is bound to no pod, so that no rule takes one.
     unbound = settings.type != "in_cluster" and any(rule.unbound for rule in rules_of_account)
     if not pod and not unbound:
@@ -121,8 +121,7 @@ async def verify(settings: KubernetesSettings, proof: TokenProof, asked: Asked, 
             "the token is not bound to a pod: mount it as a projected volume, or make it by kubectl create token with "
             "--bound-object-kind Pod; where the operator of another cluster joins, its rule needs unbound: true",
         )
-    attributes = {"serviceAccount": account, **({"pod": pod[:253]} if pod else {})}
-    return Proved(subject=f"system:serviceaccount:{account}", attributes=attributes)
+    return proved
 
 
 def warnings(settings: KubernetesSettings, /) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from machinebot.joins.base import Asked, JoinMethod, Outside, Proved, TokenProof
+from machinebot.joins.base import Asked, JoinMethod, NotMatched, Outside, Proved, TokenProof
 from machinebot.joins.claims import (
     MAX_PATTERN,
     REGISTERED,
@@ -14,7 +14,6 @@ from machinebot.joins.claims import (
     Audience,
     IssuerURL,
     StaticJWKS,
-    not_matched,
     shown,
     texts_of,
     verify_token,
@@ -97,11 +96,11 @@ async def verify(settings: GenericSettings, proof: TokenProof, asked: Asked, out
     """See `base.Verify`."""
     expected = Expected(issuer=settings.issuer, audience=settings.audience, now=asked.now)
     verified = await verify_token(proof, expected, settings.issuer, settings.static_jwks, outside)
-    if not all(wanted in _told(verified, path) for path, wanted in settings.must_match.items()):
-        raise not_matched()
-    return Proved(
-        subject=shown(verified.text("sub") or ""), attributes={path: shown(value) for path, value in settings.must_match.items()}
-    )
+    subject, wanted = shown(verified.text("sub") or ""), settings.must_match
+    told = {path: _told(verified, path) for path in wanted}
+    if not all(text in told[path] for path, text in wanted.items()):
+        raise NotMatched(Proved(subject=subject, attributes={path: shown(", ".join(texts)) for path, texts in told.items()}))
+    return Proved(subject=subject, attributes={path: shown(text) for path, text in wanted.items()})
 
 
 def warnings(settings: GenericSettings) -> tuple[str, ...]:
