@@ -3,6 +3,8 @@
 import base64
 import binascii
 from datetime import timedelta
+from functools import lru_cache
+from typing import Final
 
 from machinebot.clock import parse_rfc3339, rfc3339
 from machinebot.errors import Invalid, MachinebotError
@@ -11,6 +13,9 @@ from machinebot.policy.grants import NO_SSH, Grant
 from machinebot.policy.lifetimes import Lifetime
 from machinebot.policy.templates import Origin
 from machinebot.protocol.messages import Anchor, Credential, OutputAnswer, OutputRequest, Problem, TrustAnswer
+
+_CACHED: Final = 16
+"""Trust bundles that are kept as messages: each answer has the one of its authority in it, which changes with a CA."""
 
 # --- who serves ---------------------------------------------------------------------------------------------------------
 
@@ -59,6 +64,7 @@ def credential(issued: Issued) -> Credential:
     )
 
 
+@lru_cache(maxsize=_CACHED)
 def trust_answer(bundle: TrustBundle) -> TrustAnswer:
     """The trust bundle, as it is sent."""
     return TrustAnswer(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -88,6 +89,9 @@ def first_error(error: ValidationError) -> str:
 DURATION_PATTERN: Final = "^([0-9]{1,6}h([0-9]{1,6}m)?([0-9]{1,8}s)?|[0-9]{1,6}m([0-9]{1,8}s)?|[0-9]{1,8}s)$"
 """Go's duration form, kept to hours, minutes and seconds; never rewritten, so that GitOps sees no difference."""
 
+_DURATIONS: Final = 256
+"""Durations that are kept read: a cluster has a handful, and each issue reads eight."""
+
 _PART: Final = re.compile("([0-9]+)([hms])")
 _UNITS: Final[Mapping[str, timedelta]] = {"h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
 
@@ -98,6 +102,7 @@ MIN_TTL: Final = timedelta(minutes=5)
 """Shortest credential: one minute goes to the backdating, and renewal needs room for retries."""
 
 
+@lru_cache(maxsize=_DURATIONS)
 def parse_duration(text: str) -> timedelta:
     """The length that a duration such as `24h`, `90m` or `1h30m` names.
 
@@ -109,6 +114,7 @@ def parse_duration(text: str) -> timedelta:
     return sum((int(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta(0))
 
 
+@lru_cache(maxsize=_DURATIONS)
 def format_duration(length: timedelta) -> str:
     """The shortest text for a length of whole seconds: `24h`, `1h30m`, `45s`; `0s` for none."""
     minutes, seconds = divmod(int(length.total_seconds()), 60)
