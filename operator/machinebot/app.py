@@ -126,7 +126,11 @@ class Operator:
             directory=self._roster,
             changed=lambda: self._https.look(),  # noqa: PLW0108 - it is made below
         )
-        self._outside = outside or Issuers(review=TokenReviews(client).review, clock=clock)
+        self._outside = outside or Issuers(
+            review=TokenReviews(client).review,
+            clock=clock,
+            counted=lambda result: metrics.issuer_fetches.labels(result).inc(),
+        )
         self._https = HttpsServer(
             self._certificate(), (TrustRoutes(self._trust).add_to, self._joins().add_to), self._trust.client_authorities
         )

@@ -34,6 +34,12 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
             registry=self.registry,
         )
+        self.issuer_fetches = Counter(
+            "machinebot_issuer_fetches",
+            "Fetches of the keys of OpenID issuers, by result: good, or the reason why not.",
+            ["result"],
+            registry=self.registry,
+        )
         self.reconcile_seconds = Histogram(
             "machinebot_reconcile_seconds",
             "Seconds from taking an object off the queue to being done with it.",
