@@ -4,17 +4,13 @@ AWS's Security Token Service is moto in a process of its own, which checks signa
 """
 
 import base64
-import json
 import ssl
-import subprocess
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from controlplane.ports import LOOPBACK
 from machinebot.agent.proofs import azure as azure_proof
@@ -24,42 +20,12 @@ from machinebot.errors import Denied
 from machinebot.issuers.fetching import Issuers
 from machinebot.joins.base import Asked, Proved
 from machinebot.joins.methods import azure, iam
-from support.azure import (
-    AUDIENCE,
-    ISSUER,
-    PLACE,
-    SIGNER,
-    SUBSCRIPTION,
-    TENANT,
-    VM,
-    VM_ID,
-    Issued,
-    document,
-    issue,
-    new_key,
-)
+from support.azure import AUDIENCE, PLACE, SIGNER, SUBSCRIPTION, TENANT, VM, VM_ID, Issued, issue
+from support.clouds import AWS_HOSTS, AZURE_HOSTS, Cloud, environment_of, serving_aws, today, written
 from support.local_http import serve
 from workbench.moto import ACCOUNT, MotoServer
-from workbench.programs import find_program
 
 CHALLENGE = "Nn7qT1lq0s5oX3b0Yk4v9fB2eW8rJ6uA"
-AWS_HOSTS = ("sts.eu-central-1.amazonaws.com", "sts.amazonaws.com", "sts.cn-north-1.amazonaws.com.cn")
-AZURE_HOSTS = ("sts.windows.net", "management.azure.com", "www.microsoft.com")
-TRUST = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}'
-
-
-def today(**options: Any) -> dict[str, Any]:
-    """Certificates here are held against the real clock."""
-    now = datetime.now(UTC)
-    return {"begins": now - timedelta(hours=1), "ends": now + timedelta(days=2), **options}
-
-
-def written(directory: Path, name: str, issued: Issued) -> tuple[Path, Path]:
-    """The certificate and its key as files, PEM."""
-    certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
-    certificate.write_text(issued.pem)
-    key.write_bytes(issued.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return certificate, key
 
 
 @pytest.fixture(scope="module")
@@ -87,26 +53,8 @@ def asked(challenge: str = CHALLENGE) -> Asked:
 @pytest.fixture(scope="module")
 def moto(web: Issued, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MotoServer, dict[str, dict[str, str]]]]:
     """AWS with a user and a role, and the environment variables of both."""
-    directory = tmp_path_factory.mktemp("moto")
-    certificate, key = written(directory, "server", issue("moto", web, names=AWS_HOSTS, **today()))
-    authority, _ = written(directory, "authority", web)
-    with MotoServer(directory, certificate=certificate, key=key, authority=authority) as server:
-        server.call("iam", "2010-05-08", "CreateUser", UserName="deployer")
-        user: Any = server.call("iam", "2010-05-08", "CreateAccessKey", UserName="deployer")["AccessKey"]
-        server.call("iam", "2010-05-08", "CreateRole", RoleName="deployer", AssumeRolePolicyDocument=TRUST)
-        role = f"arn:aws:iam::{ACCOUNT}:role/deployer"
-        session: Any = server.call("sts", "2011-06-15", "AssumeRole", RoleArn=role, RoleSessionName="i-0abc")["Credentials"]
-        server.check_signatures()
-        yield server, {"user": environment_of(user), "role": environment_of(session)}
-
-
-def environment_of(credentials: Mapping[str, str]) -> dict[str, str]:
-    names = {
-        "AWS_ACCESS_KEY_ID": "AccessKeyId",
-        "AWS_SECRET_ACCESS_KEY": "SecretAccessKey",
-        "AWS_SESSION_TOKEN": "SessionToken",
-    }
-    return {name: credentials[field] for name, field in names.items() if field in credentials}
+    with serving_aws(web, tmp_path_factory.mktemp("moto")) as aws:
+        yield aws.server, {"user": environment_of(aws.user), "role": environment_of(aws.role)}
 
 
 @pytest.fixture
@@ -207,59 +155,6 @@ async def test_challenge_that_was_put_in_after_signing(moto: Any, as_: Any, cont
 # --- Azure ----------------------------------------------------------------------------------------------------------------
 
 
-class Cloud:
-    """Azure's servers: what the metadata service says over HTTP, and the others over HTTPS."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.root = issue("Made Up Global Root", is_ca=True, **today())
-        self.between = issue("Made Up TLS Issuing CA 01", self.root, is_ca=True, **today())
-        self.key = new_key()
-        self.last_token = ""
-        self.signs_as(issue(SIGNER, self.between, names=(SIGNER,), place=PLACE, **today()))
-
-    def signs_as(self, signer: Issued) -> None:
-        self.signer = written(self.directory, "signer", signer)
-
-    def metadata(self, path: str, query: Mapping[str, list[str]], headers: Mapping[str, str]) -> tuple[int, bytes]:
-        if headers.get("Metadata") != "true":
-            return 400, b'{"error": "Required metadata header not specified"}'
-        if path == "/metadata/attested/document":
-            return 200, json.dumps({"encoding": "pkcs7", "signature": self.attested(query["nonce"][0])}).encode()
-        return 200, json.dumps({"access_token": self.token(query["resource"][0]), "token_type": "Bearer"}).encode()
-
-    def attested(self, nonce: str) -> str:
-        now = datetime.now(UTC)
-        dates = {
-            name: f"{moment:%m/%d/%y %H:%M:%S} -0000"
-            for name, moment in (("createdOn", now), ("expiresOn", now + timedelta(hours=6)))
-        }
-        content = self.directory / "document.json"
-        content.write_bytes(document(nonce, timeStamp=dates))
-        certificate, key = self.signer
-        command = [find_program("openssl", package="openssl"), "cms", "-sign", "-binary", "-nodetach", "-md", "sha256"]
-        command += ["-outform", "DER", "-in", str(content), "-signer", str(certificate), "-inkey", str(key)]
-        return base64.b64encode(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout).decode()
-
-    def token(self, audience: str) -> str:
-        now = int(datetime.now(UTC).timestamp())
-        claims = {"aud": audience, "iss": ISSUER, "iat": now - 60, "nbf": now - 60, "exp": now + 3600, "xms_mirid": VM}
-        return jwt.encode(claims, self.key, "RS256", headers={"kid": "azure-1"})
-
-    def services(self, path: str, _query: Mapping[str, list[str]], headers: Mapping[str, str]) -> tuple[int, bytes]:
-        host = headers["Host"].partition(":")[0]
-        if host == "www.microsoft.com" and f"http://{host}{path}" == PLACE:
-            return 200, self.between.der
-        if host == "sts.windows.net" and path == f"/{TENANT}/.well-known/openid-configuration":
-            return 200, json.dumps({"issuer": ISSUER, "jwks_uri": "https://sts.windows.net/common/discovery/keys"}).encode()
-        if host == "sts.windows.net" and path == "/common/discovery/keys":
-            jwk = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-            return 200, json.dumps({"keys": [{**jwk, "kid": "azure-1", "use": "sig"}]}).encode()
-        if (host, path, headers["Authorization"]) == ("management.azure.com", VM, f"Bearer {self.last_token}"):
-            return 200, json.dumps({"id": VM, "properties": {"vmId": VM_ID}}).encode()
-        return 404, b"{}"
-
-
 @pytest.fixture
 def cloud(tmp_path: Path) -> Cloud:
     return Cloud(tmp_path)
@@ -274,7 +169,6 @@ async def join_by_azure(cloud: Cloud, web: Issued, context: ssl.SSLContext, chal
     wanted = Wanted(audience=azure.METHOD.audience(settings, "example.test"), challenge=CHALLENGE, cluster_name="example.test")
     with serve(cloud.metadata) as metadata, serve(cloud.services, certificate=certificate, key=key) as services:
         proof = azure_proof.prove({"metadataURL": f"http://{LOOPBACK}:{metadata}"}, wanted)
-        cloud.last_token = proof["accessToken"]
         issuers = Issuers(review=no_review, ssl_context=context, connect=dict.fromkeys(AZURE_HOSTS, (LOOPBACK, services)))
         try:
             return await azure.verify(settings, azure.AzureProof.model_validate(proof), asked(challenge), issuers)

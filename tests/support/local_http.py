@@ -14,16 +14,19 @@ Answering = Callable[[str, Mapping[str, list[str]], Mapping[str, str]], tuple[in
 
 @contextlib.contextmanager
 def serve(answering: Answering, *, certificate: Path | None = None, key: Path | None = None) -> Iterator[int]:
-    """Serves GET for the length of the block; yields the port. With a certificate, over TLS."""
+    """Serves GET, and POST and PUT in the same way, for the length of the block; yields the port. With a certificate, over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             parts = urlsplit(self.path)
             status, body = answering(parts.path, parse_qs(parts.query), self.headers)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_PUT = do_GET  # noqa: N815 - as the base class wants them
 
         def log_message(self, *_arguments: object) -> None:
             """Says nothing."""

@@ -2,6 +2,7 @@
 
 import getpass
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ PRINCIPAL = "deploy"
 """The login that opens the account that runs the tests."""
 
 
-def serving(folder: Path, files: Path, place: str = "") -> SSHServer:
+def serving(folder: Path, files: Path, place: str = "", *, options: Mapping[str, str] | None = None) -> SSHServer:
     """An sshd on the files of an `sshHost` output; the principal `deploy` opens the account that runs the tests."""
     directory = folder / (place or f"sshd-{files.name}")
     directory.mkdir(exist_ok=True)
@@ -24,6 +25,7 @@ def serving(folder: Path, files: Path, place: str = "") -> SSHServer:
         host_key=files / "ssh_host",
         host_certificate=files / "ssh_host-cert.pub",
         authorized_principals=(PRINCIPAL,),
+        options=options,
     )
 
 
