@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
 from controlplane.cluster import ControlPlane
+from controlplane.pki import Authority
 from controlplane.ports import LOOPBACK, ReservedPort, get
 from controlplane.processes import Part, wait_until
 from machinebot.agent.config import parse_config
@@ -200,6 +201,17 @@ def test_challenges_and_renewals_are_those_of_the_methods() -> None:
     assert {name for name, row in fields.items() if row[-1] == "is renewed"} == {
         name for name, method in JOIN_METHODS.items() if method.renewable
     }
+
+
+def test_command_of_the_page_makes_a_pin(tmp_path: Path) -> None:
+    certificate = Authority("a CA").certificate
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    (command,) = re.findall(
+        r"^```sh\nmachinebot trust identity-ca --authority default \\\n  \| (.*?)\n```$", PAGE.read_text(), re.MULTILINE
+    )
+    shell = ["sh", "-c", f"<ca.pem {command}"]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert f"sha256:{done.stdout.split()[0]}" == pin_of(x509.load_pem_x509_certificate(certificate))
 
 
 # --- run ----------------------------------------------------------------------------------------------------------------
