@@ -124,6 +124,7 @@ def api_server(binaries: Binaries, layout: Layout, *, audit: bool, configurable:
         f"--audit-log-maxsize={AUDIT_MEGABYTES}",
         "--audit-log-mode=blocking",  # a request that was answered stands in the log
     ]
+    given = {flag.partition("=")[0] for flag in extra}  # of some flags the first one counts, and of others all of them
     return [
         binaries["kube-apiserver"],
         f"--etcd-servers={layout.etcd_url}",
@@ -137,7 +138,7 @@ def api_server(binaries: Binaries, layout: Layout, *, audit: bool, configurable:
         f"--client-ca-file={layout.client_ca}",
         *([f"--authentication-config={layout.authentication_config}"] if configurable else []),
         "--authorization-mode=RBAC",
-        *_service_account_flags(layout),
+        *(flag for flag in _service_account_flags(layout) if flag.partition("=")[0] not in given),
         f"--service-cluster-ip-range={SERVICE_ADDRESSES}",
         f"--max-requests-inflight={READS_IN_FLIGHT}",
         f"--max-mutating-requests-inflight={WRITES_IN_FLIGHT}",

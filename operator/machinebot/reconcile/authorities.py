@@ -1,4 +1,6 @@
-"""Keeps the embedded authorities: their CA keys in Secrets of the operator's namespace, made once, rotated, never guessed."""
+"""Keeps the authorities. Of embedded ones the CA keys, in Secrets of the operator's namespace: made once, rotated, never guessed.
+Of remote ones what the other cluster told last.
+"""
 
 import asyncio
 import logging
@@ -19,9 +21,16 @@ from machinebot.kube.resources import AUTHORITY_LABEL
 from machinebot.kube.secrets import SecretStore, StoredSecret
 from machinebot.policy.credential import BotRef, Purpose, TrustAnchor
 from machinebot.reconcile.bundles import PUBLISHED, Publication
+from machinebot.reconcile.remote import REFRESH, RemoteAuthority, ca_status, status_of, told_before
 from machinebot.reconcile.status import StatusWriter
 from machinebot.reconcile.world import Due, Entry, Key, Sort, World
-from machinebot.resources.authority import KIND, CAStatus, MachineAuthority, MachineAuthoritySpec, MachineAuthorityStatus
+from machinebot.resources.authority import (
+    KIND,
+    Embedded,
+    MachineAuthority,
+    MachineAuthoritySpec,
+    MachineAuthorityStatus,
+)
 from machinebot.resources.meta import READY, Condition, ConditionStatus, with_condition, without_condition
 
 log = logging.getLogger(__name__)
@@ -55,7 +64,7 @@ class Authorities:
         self._world = world
         self._reviews = reviews
         self._url = url
-        self._ready: dict[str, EmbeddedAuthority] = {}
+        self._ready: dict[str, EmbeddedAuthority | RemoteAuthority] = {}
 
     def get(self, name: str) -> Authority:
         """The authority of that name.
@@ -76,10 +85,18 @@ class Authorities:
     def put(self, name: str, spec: MachineAuthoritySpec, generations: Mapping[Purpose, tuple[Generation, ...]]) -> None:
         """Makes an authority usable, or brings one up to date; who has joined stays joined."""
         known, issuer = self._ready.get(name), issuer_of(name, spec, self._url)
-        if known is None:
-            self._ready[name] = EmbeddedAuthority(name, spec, generations, issuer, self._world, self._reviews)
-        else:
+        if isinstance(known, EmbeddedAuthority):
             known.update(spec, generations, issuer)
+        else:
+            self._ready[name] = EmbeddedAuthority(name, spec, generations, issuer, self._world, self._reviews)
+
+    def put_remote(self, authority: RemoteAuthority) -> None:
+        """Makes the authority of another cluster usable."""
+        self._ready[authority.name] = authority
+
+    def is_remote(self, name: str) -> bool:
+        """Whether the authority of that name is one of another cluster; as far as is known."""
+        return isinstance(self._ready.get(name), RemoteAuthority)
 
     def forget(self, bot: BotRef) -> None:
         """A bot is gone: its identities are refused from now on."""
@@ -123,7 +140,10 @@ class AuthorityReconciler:
         self._enqueue = enqueue
         self._status = StatusWriter(client, world)
         self._held: dict[tuple[str, Purpose], tuple[str, tuple[Generation, ...]]] = {}
-        self._built: dict[str, tuple[MachineAuthority, Mapping[Purpose, tuple[Generation, ...]]]] = {}
+        self._remote: dict[str, tuple[str, RemoteAuthority]] = {}
+        """The UID of the MachineAuthority beside what is known of the other cluster."""
+        self._built: dict[str, tuple[MachineAuthoritySpec, object]] = {}
+        """What was taken into use last: the spec, and the generations or the trust bundle."""
 
     async def reconcile(self, key: Key) -> datetime | None:
         """Makes the authority usable; returns when to look at its rotation again.
@@ -143,35 +163,88 @@ class AuthorityReconciler:
                 self._remove(key.name)
                 return None
             _check_name(key.name)
-            generations = {purpose: await self._generations(authority, purpose, now) for purpose in Purpose}
+            if authority.spec.embedded is None:
+                return await self._reconcile_remote(key, entry, authority, now)
+            generations = {
+                purpose: await self._generations(authority, authority.spec.embedded, purpose, now) for purpose in Purpose
+            }
         except MachinebotError as error:
             await self._not_ready(key, entry, authority, error)
             return now + RETRY
-        self._use(authority, generations)
+        self._authorities.put(key.name, authority.spec, generations)
+        self._look_again(authority, generations)
         anchors = tuple(generation.anchor for purpose in Purpose for generation in generations[purpose])
         await self._say(key, entry, authority, "True", "Signing", f"signs as {authority.spec.cluster_name}", anchors)
         return now + LOOK
 
-    def _use(self, authority: MachineAuthority, generations: Mapping[Purpose, tuple[Generation, ...]]) -> None:
-        """Takes the authority into use where something of it changed, and has everyone look again."""
+    def _look_again(self, authority: MachineAuthority, built: object) -> None:
+        """Has everyone look again, where something of the authority has changed."""
         name = authority.metadata.name
-        built = self._built.get(name)
-        if built is not None and built[0].spec == authority.spec and built[1] == generations:
+        if self._built.get(name) == (authority.spec, built):
             return
-        self._authorities.put(name, authority.spec, generations)
-        self._built[name] = (authority, generations)
+        self._built[name] = (authority.spec, built)
         for due in (*self._world.everyone(), *self._world.bundles(name)):
             self._enqueue(due)
 
     def _remove(self, name: str) -> None:
         self._authorities.remove(name)
         self._built.pop(name, None)
+        self._remote.pop(name, None)
         for purpose in Purpose:
             self._held.pop((name, purpose), None)
 
+    # --- of other clusters -----------------------------------------------------------------------------------------------
+
+    async def _reconcile_remote(self, key: Key, entry: Entry, authority: MachineAuthority, now: datetime) -> datetime:
+        """Asks the other cluster for its trust; returns when to ask again. What it told last counts as long as it is away.
+
+        Raises:
+            Denied: The authority there is that of another cluster: nobody may use it.
+            Invalid: It cannot be asked as it is written.
+        """
+        remote = self._remote_of(authority)
+        away: Unavailable | None = None
+        try:
+            await remote.refresh(now)
+        except Unavailable as error:
+            away = error
+        except (Denied, Invalid):
+            self._authorities.remove(key.name)
+            self._built.pop(key.name, None)
+            raise
+        if remote.told is not None:
+            self._authorities.put_remote(remote)
+            self._look_again(authority, remote.told)
+        if away is not None:
+            await self._not_ready(key, entry, authority, Unavailable("RemoteUnavailable", f"{away.reason}: {away.message}"))
+            return now + max(RETRY, timedelta(seconds=away.retry_after or 0))
+        spec = remote.remote
+        message = f"joins {spec.url}, the authority {spec.authority} of {authority.spec.cluster_name}"
+        await self._say(key, entry, authority, "True", "Remote", message, remote.trust().anchors)
+        return now + REFRESH
+
+    def _remote_of(self, authority: MachineAuthority) -> RemoteAuthority:
+        name, uid = authority.metadata.name, authority.metadata.uid
+        known_uid, remote = self._remote.get(name, ("", None))
+        if remote is None or known_uid != uid:
+            told = told_before(authority)
+            remote = RemoteAuthority(
+                name,
+                authority.spec,
+                self._world,
+                told=told,
+                server_ca=b"" if told is None else (authority.status.server_ca or "").encode(),
+                changed=lambda: self._enqueue(Due(Key(Sort.AUTHORITY, "", name))),
+            )
+            self._remote[name] = (uid, remote)
+        remote.update(authority.spec)
+        return remote
+
     # --- CA Secrets --------------------------------------------------------------------------------------------------
 
-    async def _generations(self, authority: MachineAuthority, purpose: Purpose, now: datetime) -> tuple[Generation, ...]:
+    async def _generations(
+        self, authority: MachineAuthority, embedded: Embedded, purpose: Purpose, now: datetime
+    ) -> tuple[Generation, ...]:
         """The generations of one CA, stored, with every step of rotation that is due.
 
         Raises:
@@ -187,9 +260,9 @@ class AuthorityReconciler:
                 stored,
                 now,
                 purpose=purpose,
-                algorithm=authority.spec.embedded.key_algorithm,
+                algorithm=embedded.key_algorithm,
                 cluster_name=authority.spec.cluster_name,
-                rotation=authority.spec.embedded.rotation,
+                rotation=embedded.rotation,
             )
             try:
                 if secret is None or wanted != stored:
@@ -265,11 +338,20 @@ class AuthorityReconciler:
             generation=authority.metadata.generation,
             now=rfc3339(self._clock.now()),
         )
-        published = authority.status.authorities if anchors is None else tuple(map(_ca_status, anchors))
-        new = MachineAuthorityStatus(
-            observed_generation=authority.metadata.generation, conditions=conditions, authorities=published
-        )
+        new = MachineAuthorityStatus(observed_generation=authority.metadata.generation, conditions=conditions)
+        if authority.spec.remote is not None:
+            new = new.model_copy(update=self._told(key.name))
+        else:
+            published = authority.status.authorities if anchors is None else tuple(map(ca_status, anchors))
+            new = new.model_copy(update={"authorities": published})
         return await self._status.write(key, entry.version, authority.status, new)
+
+    def _told(self, name: str) -> dict[str, object]:
+        """What the other cluster told last, as status keeps it for a restart; empty where it has told nothing."""
+        _, remote = self._remote.get(name, ("", None))
+        if remote is None or remote.told is None:
+            return {}
+        return {**status_of(remote.told), "server_ca": remote.server_ca.decode() or None}
 
     def _published(self, authority: MachineAuthority) -> tuple[Condition, ...]:
         """The conditions with what they say of the trust bundle's namespaces, where any are named."""
@@ -305,14 +387,3 @@ def _check_name(name: str) -> None:
         raise Invalid(
             "NameTooLong", f"the name of a MachineAuthority has at most {MAX_NAME} characters: make one with a shorter name"
         )
-
-
-def _ca_status(anchor: TrustAnchor) -> CAStatus:
-    return CAStatus(
-        purpose=anchor.purpose,
-        id=anchor.id,
-        state=anchor.state,
-        fingerprint=anchor.fingerprint,
-        not_after=rfc3339(anchor.not_after),
-        public=anchor.public.decode(),
-    )

@@ -66,7 +66,7 @@ class BotReconciler:
         """The ServiceAccount that the bot is pinned to; joins where it has not, or where that account is gone."""
         locks.check_not_locked(self._world.locks(), locks.Subject(ref), self._clock.now())
         authority = self._authorities.get(bot.spec.authority)
-        grants.check_roles(ref.namespace, bot.spec, self._world.roles(), authority.spec)
+        authority.check_bot(bot)
         pinned, ready = bot.status.service_account, find_condition(bot.status.conditions, READY)
         lost = ref in self._world.lost_accounts
         if lost:
@@ -86,7 +86,9 @@ class BotReconciler:
         if written:
             subject = Subject(KIND.kind, key.namespace, key.name, bot.metadata.uid, entry.version)
             self._events.record(subject, "Warning", error.reason, error.message, action="Join")
-        if isinstance(error, (Denied, Invalid)) and error.reason not in backoff.WATCHED_BY_NOBODY:
+        # What another cluster refuses ends by a change there, which no watch of ours shows.
+        watched = error.reason not in backoff.WATCHED_BY_NOBODY and not self._authorities.is_remote(bot.spec.authority)
+        if isinstance(error, (Denied, Invalid)) and watched:
             return None
         if error.reason in backoff.NOT_COUNTED:
             return None
@@ -128,6 +130,8 @@ class BotReconciler:
     def _warnings(self, key: Key, bot: MachineBot, now: datetime) -> tuple[str, ...]:
         """What works but is probably not meant, and which of the bot's roles are locked: the bot is Ready for the others."""
         locked = locks.locked_roles(self._world.locks(), bot.spec.roles, now)
+        if self._authorities.is_remote(bot.spec.authority):
+            return locked[: grants.MAX_WARNINGS]  # a role of the same name here is another one
         return (*locked, *grants.warnings(key.namespace, bot.spec, self._world.roles()))[: grants.MAX_WARNINGS]
 
 

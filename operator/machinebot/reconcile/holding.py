@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from machinebot.clock import parse_rfc3339
@@ -19,8 +20,14 @@ from machinebot.errors import Invalid
 from machinebot.kube.secrets import StoredSecret
 from machinebot.outputs import inspect
 from machinebot.outputs.registry import MachineOutput
+from machinebot.policy.credential import Issued
 from machinebot.policy.decision import Credential
+from machinebot.policy.grants import MAX_NAMES, Grant
 from machinebot.policy.lifetimes import MAXIMUM, renewal_time
+from machinebot.policy.names import NAME_RULES
+from machinebot.policy.templates import Origin
+from machinebot.resources.meta import MAX_NAME, Model
+from machinebot.resources.output import Granted, GrantedName
 
 INPUTS: Final = "machinebot.dev/inputs"
 DIGEST: Final = "machinebot.dev/digest"
@@ -28,7 +35,8 @@ AUTHORITIES: Final = "machinebot.dev/authorities"
 RENEWED_FOR: Final = "machinebot.dev/renewed-for"
 REASON: Final = "machinebot.dev/reason"
 TEMPLATE: Final = "machinebot.dev/template"
-"""Annotations on the Secret."""
+TERMS: Final = "machinebot.dev/terms"
+"""Annotations on the Secret. The last one is there only where the authority is that of another cluster."""
 
 OUTPUT_LABEL: Final = "machinebot.dev/output-uid"
 """Label on the Secret: UID of the output, for people who look for it with a selector."""
@@ -39,9 +47,31 @@ MAX_ANNOTATION: Final = 4096
 MAX_TEMPLATE: Final = 32 * 1024
 """The same for `TEMPLATE`: the keys of 32 labels and 32 annotations have up to 317 characters each."""
 
+MAX_TERMS: Final = 64 * 1024
+"""The same for `TERMS`: a credential carries some dozen names; one with more than fit is not listed after a restored backup."""
+
+MAX_REDUCED_BY: Final = 512
+"""Longest that status takes of what reduced a life, characters."""
+
 MAX_REASON: Final = 64
 MAX_FULFILLED: Final = 256
 """Longest that status takes of what the annotations say; anything longer was written by hand."""
+
+
+class Terms(Model):
+    """What an issue has given beside the credential itself.
+
+    Attributes:
+        granted: What it carries.
+        reduced_by: What reduced the wished life, or None.
+    """
+
+    granted: Granted = Granted()
+    reduced_by: str | None = None
+
+
+NO_TERMS: Final = Terms()
+"""Nothing is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +86,7 @@ class Holding:
         serial: Of the certificates.
         fulfilled: The wish for a renewal that it fulfilled, or None.
         reason: Why it was issued.
+        terms: What the issue gave, as it was kept; where the roles are those of this cluster, they tell it better.
         secret: The Secret, where it was read.
     """
 
@@ -66,6 +97,7 @@ class Holding:
     serial: str = ""
     fulfilled: str | None = None
     reason: str | None = None
+    terms: Terms = NO_TERMS
     secret: StoredSecret | None = None
 
     @property
@@ -123,6 +155,7 @@ def from_status(output: MachineOutput, version: str, uid: str) -> Holding | None
         serial=status.serial,
         fulfilled=status.renew_token,
         reason=status.issue_reason,
+        terms=Terms(granted=status.granted or Granted(), reduced_by=status.ttl_reduced_by),
     )
 
 
@@ -151,8 +184,16 @@ def from_secret(output: MachineOutput, secret: StoredSecret) -> Holding:
         serial=str(content.serial),
         fulfilled=_short(notes.get(RENEWED_FOR), MAX_FULFILLED),
         reason=_short(notes.get(REASON), MAX_REASON),
+        terms=_terms(secret.annotations.get(TERMS, "{}")),
         secret=secret,
     )
+
+
+def _terms(text: str) -> Terms:
+    try:
+        return Terms.model_validate_json(text[:MAX_TERMS])
+    except ValidationError:
+        return NO_TERMS
 
 
 def _damaged(secret: StoredSecret, digest: str, damage: str, notes: Mapping[str, str]) -> Holding:
@@ -180,8 +221,12 @@ def annotations(
     authorities: Mapping[str, str],
     reason: str,
     fulfilled: str | None,
+    terms: Terms | None = None,
 ) -> dict[str, str]:
-    """The annotations of the Secret: those that the output asks for, and ours."""
+    """The annotations of the Secret: those that the output asks for, and ours.
+
+    `terms` are for a credential whose roles are not those of this cluster.
+    """
     template = {"labels": sorted(_template_labels(output)), "annotations": sorted(output.spec.secret.annotations)}
     notes = {
         **output.spec.secret.annotations,
@@ -193,7 +238,29 @@ def annotations(
     }
     if fulfilled is not None:
         notes[RENEWED_FOR] = fulfilled
+    if terms is not None:
+        text = json.dumps(terms.wire(), separators=(",", ":"))
+        notes[TERMS] = text if len(text) <= MAX_TERMS else "{}"
     return notes
+
+
+def terms_of(issued: Issued) -> Terms:
+    """What was given, as the issue tells it."""
+    return Terms(
+        granted=granted(issued.grant), reduced_by=issued.lifetime.reduced_by and issued.lifetime.reduced_by[:MAX_REDUCED_BY]
+    )
+
+
+def granted(grant: Grant) -> Granted:
+    """What a credential carries, as status shows it."""
+    fields: dict[str, Any] = {NAME_RULES[kind].field: _names(origins) for kind, origins in grant.names.items()}
+    return Granted(roles=grant.roles, **fields)
+
+
+def _names(origins: tuple[Origin, ...]) -> tuple[GrantedName, ...]:
+    if len(origins) > MAX_NAMES:  # one trait in many roles: each name with the first of its origins
+        origins = tuple({origin.name: origin for origin in reversed(origins)}.values())[::-1]
+    return tuple(GrantedName(name=origin.name, role=origin.role[:MAX_NAME], trait=origin.trait) for origin in origins)
 
 
 def labels(output: MachineOutput) -> dict[str, str]:

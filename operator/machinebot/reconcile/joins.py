@@ -1,4 +1,4 @@
-"""Joins bots by the Kubernetes method, once each, and keeps their identities until they must be renewed."""
+"""Joins bots by tokens of their ServiceAccounts, once each, and keeps their identities until they must be renewed."""
 
 import asyncio
 import logging
@@ -68,10 +68,10 @@ class BotJoins:
         try:
             identity = await self._prove(ref, bot, authority)
         except MachinebotError as error:
-            self._metrics.joins.labels("kubernetes", error.reason).inc()
+            self._metrics.joins.labels(authority.join_method, error.reason).inc()
             log.warning("join failed", extra={"bot": ref.user, "reason": error.reason, "detail": error.message})
             raise
-        self._metrics.joins.labels("kubernetes", "success").inc()
+        self._metrics.joins.labels(authority.join_method, "success").inc()
         log.info("joined", extra={"bot": ref.user, "service_account_uid": identity.service_account.uid})
         self._identities[ref] = (bot.metadata.uid, identity)
         return identity

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from machinebot.authority.interface import REJOIN, Authority
-from machinebot.authority.plan import Plan, plan
+from machinebot.authority.plan import Plan
 from machinebot.clock import Clock
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.kube.client import Json, KubeClient
@@ -23,8 +23,9 @@ from machinebot.outputs.base import ClusterFacts, Material
 from machinebot.outputs.keys import SLOW, PrivateKeyPair, generate
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff
-from machinebot.policy.credential import BotRef, Issued, IssueRequest, Usage, Wish
+from machinebot.policy.credential import BotRef, Issued, IssueRequest, Usage
 from machinebot.policy.decision import Cause, Credential, Snapshot, why_issue
+from machinebot.policy.grants import select_roles
 from machinebot.reconcile import holding
 from machinebot.reconcile.holding import NOTHING, Holding
 from machinebot.reconcile.joins import BotJoins
@@ -51,8 +52,8 @@ class Target:
         output: The output.
         bot: Its bot.
         authority: The bot's authority.
-        wish: What the credential shall be.
-        plan: What an issue gives.
+        request: What is wanted, without the public key, which is made for the issue.
+        plan: What an issue gives; None where only the issue tells.
         inputs: Digest of what a credential made now is made from.
     """
 
@@ -61,8 +62,8 @@ class Target:
     output: MachineOutput
     bot: MachineBot
     authority: Authority
-    wish: Wish
-    plan: Plan
+    request: IssueRequest
+    plan: Plan | None
     inputs: str
 
 
@@ -204,27 +205,23 @@ class OutputReconciler:
             )
         authority = self._with.authorities(bot.spec.authority)
         packing.keys(output)
-        wish = output.type.ask(output.settings)
-        planned = plan(
-            spec=authority.spec,
-            bot=bot,
-            wanted_roles=output.spec.roles,
-            wish=wish,
-            wished_lifetime=output.spec.wished_lifetime,
-            roles=self._with.world.roles(),
-            ca_not_after=None,
-            now=self._with.clock.now(),
-            locks=self._with.world.locks(),
+        request = IssueRequest(
+            output=output.metadata.name,
+            wish=output.type.ask(output.settings),
+            roles=output.spec.roles,
+            lifetime=output.spec.wished_lifetime,
+            public_key=None,
         )
+        planned = authority.plan(bot, request, now=self._with.clock.now())
         return Target(
             key=key,
             version=version,
             output=output,
             bot=bot,
             authority=authority,
-            wish=wish,
+            request=request,
             plan=planned,
-            inputs=_inputs(output, bot, authority, wish, planned),
+            inputs=_inputs(output, bot, authority, request, planned),
         )
 
     def _why(self, target: Target, held: Holding, now: datetime) -> Cause | None:
@@ -257,7 +254,11 @@ class OutputReconciler:
                 return await self._report.trouble(target.key, target.version, output, held, error, target=target)
             if error.reason == "NamespaceTerminating":
                 return None
-            return await self._refuse(target.key, target.version, output, held, error)
+            again = await self._refuse(target.key, target.version, output, held, error)
+            if again is None and target.plan is None:
+                # What stands in the way is an object of the other cluster, which no watch of ours shows.
+                again = backoff.retry_at(ELSEWHERE_ROUND, output.metadata.uid, self._with.clock.now())
+            return again
         metrics.issues.labels(output.type.name, cause.reason, "success").inc()
         self._seen[target.key] = stored
         again = await self._settle(target, stored, cause)
@@ -292,6 +293,7 @@ class OutputReconciler:
             raise Unavailable("IssuedOtherThanAsked", "the authority signed something else than it says; nothing was stored")
         digest = inspect.digest(data)
         authorities = {str(purpose): generation for purpose, generation in issued.authorities.items()}
+        terms = None if target.plan is not None else holding.terms_of(issued)
         notes = holding.annotations(
             output,
             inputs=target.inputs,
@@ -299,6 +301,7 @@ class OutputReconciler:
             authorities=authorities,
             reason=cause.reason,
             fulfilled=requested(output),
+            terms=terms,
         )
         secret = await self._store(output, old, data, notes)
         self._with.world.remember_secret(secret.namespace, secret.name, _entry(secret))
@@ -318,6 +321,7 @@ class OutputReconciler:
             serial=str(content.serial),
             fulfilled=requested(output),
             reason=cause.reason,
+            terms=terms or holding.NO_TERMS,
         )
 
     async def _keystore_password(self, output: MachineOutput) -> str | None:
@@ -334,13 +338,7 @@ class OutputReconciler:
         return packing.password_from(reference, None if secret is None or secret.managed else secret.data)
 
     async def _ask(self, target: Target, public_key: bytes | None) -> Issued:
-        request = IssueRequest(
-            output=target.output.metadata.name,
-            wish=target.wish,
-            roles=target.output.spec.roles,
-            lifetime=target.output.spec.wished_lifetime,
-            public_key=public_key,
-        )
+        request = replace(target.request, public_key=public_key)
         identity = await self._with.joins.identity(target.bot, target.authority)
         if target.bot.status.service_account is None or target.bot.status.service_account.uid != identity.service_account.uid:
             self._with.enqueue(Due(Key(Sort.BOT, target.key.namespace, target.bot.metadata.name)))
@@ -415,6 +413,9 @@ class OutputReconciler:
 REFUSAL_ROUND: Final = 4
 """Which step of the back-off these are looked at in: about 16 s."""
 
+ELSEWHERE_ROUND: Final = 6
+"""The same for what the authority of another cluster refuses: about a minute."""
+
 
 def requested(output: MachineOutput) -> str | None:
     """The wish for a renewal that stands on the output, or None."""
@@ -430,25 +431,45 @@ def _entry(secret: StoredSecret) -> SecretEntry:
     return SecretEntry(uid=secret.uid, version=secret.resource_version, owner_uid=secret.owner_uid)
 
 
-def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, wish: Wish, planned: Plan) -> str:
+def _inputs(output: MachineOutput, bot: MachineBot, authority: Authority, request: IssueRequest, planned: Plan | None) -> str:
     """Digest of everything that a credential made now is made from; not of when, nor of which CA generation signs."""
-    ssh, issuer = planned.grant.ssh, authority.trust().issuer
-    return holding.inputs_digest(
-        {
-            "cluster": authority.spec.cluster_name,
-            "bot": bot.metadata.name,
-            "roles": planned.grant.roles,
-            "names": {kind: planned.grant.plain(kind) for kind in planned.grant.names},
-            "ssh": [ssh.forward_agent, ssh.port_forwarding, ssh.permit_pty, *ssh.source_addresses],
-            "issuer": issuer if Usage.WORKLOAD_TOKEN in wish.usages else None,
-            "lifetime": int(planned.lifetime.length.total_seconds()),
-            "key": output.spec.private_key.algorithm,
-            "type": output.type.name,
-            "settings": output.settings.wire(),
-            "secret": output.spec.secret.wire(),
-            "keystores": None if output.spec.keystores is None else output.spec.keystores.wire(),
-        }
-    )
+    parts: dict[str, object] = {
+        "cluster": authority.spec.cluster_name,
+        "bot": bot.metadata.name,
+        "key": output.spec.private_key.algorithm,
+        "type": output.type.name,
+        "settings": output.settings.wire(),
+        "secret": output.spec.secret.wire(),
+        "keystores": None if output.spec.keystores is None else output.spec.keystores.wire(),
+    }
+    if planned is None:
+        parts |= _asked(bot, authority, request)
+    else:
+        parts |= _given(authority, request, planned)
+    return holding.inputs_digest(parts)
+
+
+def _given(authority: Authority, request: IssueRequest, planned: Plan) -> dict[str, object]:
+    """What an issue gives."""
+    ssh = planned.grant.ssh
+    return {
+        "roles": planned.grant.roles,
+        "names": {kind: planned.grant.plain(kind) for kind in planned.grant.names},
+        "ssh": [ssh.forward_agent, ssh.port_forwarding, ssh.permit_pty, *ssh.source_addresses],
+        "issuer": authority.trust().issuer if Usage.WORKLOAD_TOKEN in request.wish.usages else None,
+        "lifetime": int(planned.lifetime.length.total_seconds()),
+    }
+
+
+def _asked(bot: MachineBot, authority: Authority, request: IssueRequest) -> dict[str, object]:
+    """What is asked for, where only the issue tells what is given: what changes elsewhere is followed at the next renewal."""
+    length = min(request.lifetime, authority.spec.max_lifetime, bot.spec.max_lifetime)
+    return {
+        "authority": authority.name,
+        "roles": select_roles(bot.spec, request.roles),
+        "names": {kind: names for kind, names in request.wish.names.items() if names},
+        "lifetime": int(length.total_seconds()),
+    }
 
 
 async def _private_key(output: MachineOutput) -> PrivateKeyPair | None:

@@ -2,7 +2,7 @@
 
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from machinebot.clock import Clock, parse_rfc3339, rfc3339
 from machinebot.errors import MachinebotError, Unavailable
@@ -11,10 +11,9 @@ from machinebot.kube.events import EventRecorder, Subject
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff, grants
 from machinebot.policy.decision import Cause, is_good
-from machinebot.policy.grants import MAX_NAMES, MAX_WARNINGS
-from machinebot.policy.names import NAME_RULES
-from machinebot.policy.templates import Origin
-from machinebot.reconcile.holding import Holding, renew_at
+from machinebot.policy.grants import MAX_WARNINGS
+from machinebot.policy.names import NAME_RULES, NameKind
+from machinebot.reconcile.holding import Holding, Terms, granted, renew_at
 from machinebot.reconcile.restarts import Restarted
 from machinebot.reconcile.status import StatusWriter, unreadable
 from machinebot.reconcile.world import Entry, Key, World
@@ -46,7 +45,7 @@ class Reporter:
 
     async def issued(self, target: "Target", held: Holding, cause: Cause, restarted: Restarted) -> datetime:
         """A credential was issued and stored."""
-        credential = held.certain
+        credential, carried = held.certain, _terms(target, held).granted
         renew, end = rfc3339(renew_at(target.output, credential)), rfc3339(credential.not_after)
         note = f"{cause.reason}: {cause.message}; issued serial {held.serial}, valid until {end}, renewed at {renew}"
         self._event(target.output, "Normal", "Issued", note)
@@ -61,8 +60,8 @@ class Reporter:
                 "serial": held.serial,
                 "not_after": end,
                 "renew_at": renew,
-                "roles": list(target.plan.grant.roles),
-                "names": {kind: list(target.plan.grant.plain(kind)) for kind in target.plan.grant.names},
+                "roles": list(carried.roles),
+                "names": {kind: names for kind in NameKind if (names := _plain(carried, kind))},
             },
         )
         return await self.settled(target, held, restarted)
@@ -161,9 +160,10 @@ class Reporter:
         renew = rfc3339(renew_at(output, credential))
         message = f"valid until {rfc3339(credential.not_after)}, renewed at {renew}"
         conditions = without_condition(output.status.conditions, RENEWING)
-        life = credential.not_after - credential.not_before
-        shortened = life < target.plan.lifetime.length
-        warnings = grants.warnings(target.key.namespace, target.bot.spec, self._world.roles())
+        terms = _terms(target, held)
+        # Roles of another cluster are not those of the same name here.
+        roles = {} if target.plan is None else self._world.roles()
+        warnings = grants.warnings(target.key.namespace, target.bot.spec, roles)
         return MachineOutputStatus(
             observed_generation=output.metadata.generation,
             conditions=self._condition(conditions, output, READY, "True", "Issued", message),
@@ -175,12 +175,12 @@ class Reporter:
             not_before=rfc3339(credential.not_before),
             not_after=rfc3339(credential.not_after),
             renew_at=renew,
-            ttl=format_duration(life),
-            ttl_reduced_by="the remaining life of the CA" if shortened else target.plan.lifetime.reduced_by,
+            ttl=format_duration(credential.not_after - credential.not_before),
+            ttl_reduced_by=terms.reduced_by,
             restarted_for=restarted.serial,
             issue_reason=held.reason,
             renew_token=held.fulfilled,
-            granted=_granted(target),
+            granted=terms.granted,
             warnings=(*restarted.warnings, *warnings)[:MAX_WARNINGS],
         )
 
@@ -230,13 +230,16 @@ def _emptied(output: MachineOutput) -> MachineOutputStatus:
     )
 
 
-def _granted(target: "Target") -> Granted:
-    grant = target.plan.grant
-    fields: dict[str, Any] = {NAME_RULES[kind].field: _names(origins) for kind, origins in grant.names.items()}
-    return Granted(roles=grant.roles, **fields)
+def _terms(target: "Target", held: Holding) -> Terms:
+    """What the credential gives: worked out from the roles, or as it was kept where these are not here."""
+    if target.plan is None:
+        return held.terms
+    shortened = held.certain.not_after - held.certain.not_before < target.plan.lifetime.length
+    reduced_by = "the remaining life of the CA" if shortened else target.plan.lifetime.reduced_by
+    return Terms(granted=granted(target.plan.grant), reduced_by=reduced_by)
 
 
-def _names(origins: tuple[Origin, ...]) -> tuple[GrantedName, ...]:
-    if len(origins) > MAX_NAMES:  # one trait in many roles: each name with the first of its origins
-        origins = tuple({origin.name: origin for origin in reversed(origins)}.values())[::-1]
-    return tuple(GrantedName(name=origin.name, role=origin.role, trait=origin.trait) for origin in origins)
+def _plain(carried: Granted, kind: NameKind) -> list[str]:
+    """The names of that kind, each once, sorted."""
+    names: tuple[GrantedName, ...] = getattr(carried, NAME_RULES[kind].field)
+    return sorted({each.name for each in names})

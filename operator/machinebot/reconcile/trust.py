@@ -21,7 +21,7 @@ from machinebot.kube.watches import MetadataWatch
 from machinebot.policy.credential import Purpose, TrustBundle
 from machinebot.reconcile.authorities import CONTENT, issuer_of, secret_name
 from machinebot.reconcile.places import DEFAULT
-from machinebot.resources.authority import MachineAuthority, MachineAuthoritySpec
+from machinebot.resources.authority import MachineAuthority, MachineAuthoritySpec, Remote
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ class TrustKeeper:
         kept = self._kept.get(name)
         if kept is None and self.looked:
             raise NotFound("AuthorityMissing", f"there is no MachineAuthority {name[:64]!r}: correct the address, or create it")
+        if kept is not None and kept.spec.remote is not None:
+            raise NotFound("AuthorityElsewhere", _elsewhere(name, kept.spec.remote))
         if kept is None or not kept.generations:
             raise Unavailable("AuthorityNotReady", "the CAs of this authority are not there yet: try again in some seconds")
         return kept.trust
@@ -116,6 +118,9 @@ class TrustKeeper:
             raise Denied(
                 "AuthorityMissing", f"there is no MachineAuthority {name!r}: create it, or correct the bot's spec.authority"
             )
+        kept = self._kept.get(name)
+        if kept is not None and kept.spec.remote is not None:
+            raise Denied("AuthorityElsewhere", _elsewhere(name, kept.spec.remote))
         raise Unavailable("AuthorityNotReady", "the CAs of this authority are not there yet: try again in some seconds")
 
     def client_authorities(self) -> bytes:
@@ -207,7 +212,7 @@ class TrustKeeper:
     async def _kept_of(self, authority: MachineAuthority, known: _Kept | None, secrets: Mapping[str, StoredSecret]) -> _Kept:
         name, uid = authority.metadata.name, authority.metadata.uid
         generations = {} if known is None else dict(known.generations)
-        for purpose in Purpose:
+        for purpose in Purpose if authority.spec.remote is None else ():  # Secrets of an earlier one of its name are another's
             secret = secrets.get(secret_name(name, purpose))
             if secret is None or secret.labels.get(AUTHORITY_LABEL) != name:
                 continue  # gone, or not made yet: the leader says so
@@ -225,3 +230,7 @@ class TrustKeeper:
         if known is not None:
             return replace(known, spec=authority.spec, issuer=issuer, generations=generations)
         return _Kept(uid=uid, spec=authority.spec, issuer=issuer, generations=generations)
+
+
+def _elsewhere(name: str, remote: Remote) -> str:
+    return f"the MachineAuthority {name!r} is that of another cluster: ask {remote.url}/authorities/{remote.authority}"

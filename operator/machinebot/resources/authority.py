@@ -1,19 +1,22 @@
 """MachineAuthority: the certificate authority that bots join, cluster-scoped."""
 
+import re
 from datetime import timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from machinebot.resources.meta import (
     DURATION_PATTERN,
     MAX_ITEMS,
+    MAX_NAME,
     OBJECT_NAME,
     PENDING_STATUS,
     Column,
     Kind,
     Model,
     ObjectMeta,
+    ObjectName,
     Rule,
     Status,
     duration_rule,
@@ -96,6 +99,63 @@ class Embedded(Model):
     )
 
 
+_BOT_NAME: Final = r"\{\{ *bot\.name *\}\}"
+"""Stands in `joinToken` for the name of the bot."""
+
+_JOIN_TOKEN: Final = rf"^([a-z0-9]|{_BOT_NAME})([-a-z0-9.]|{_BOT_NAME})*$"
+
+MAX_CA_BUNDLE: Final = 64 * 1024
+"""Longest caBundle, characters: some dozens of certificates."""
+
+
+_CA_BUNDLE: Final = rules(
+    Rule(
+        matches(r"^\s*-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s-]+-----END CERTIFICATE-----\s*$")
+        + " && !self.contains('PRIVATE')",
+        "must be certificates as PEM and nothing else, such as the piece identity-ca of the other authority",
+    )
+)
+
+
+class Remote(Model):
+    """The authority of another cluster's Machinebot, which this operator's bots join by its join API."""
+
+    url: Annotated[
+        str,
+        Field(max_length=512),
+        written_as(
+            r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*$",
+            "must be an https address without a slash at the end, such as https://machinebot.example.test",
+        ),
+    ] = Field(description="Address of the join API of the other cluster's operator.")
+    authority: ObjectName = Field(
+        default="default", description="Name of the MachineAuthority in the other cluster that its bots belong to."
+    )
+    ca_bundle: Annotated[str, Field(min_length=1, max_length=MAX_CA_BUNDLE, json_schema_extra=_CA_BUNDLE)] | None = Field(
+        default=None,
+        description=(
+            "CA certificates that sign the certificate of that address, PEM, and no others. Where its operator signs it itself, "
+            "these are the CAs of identities of the authority there, from the address /trust/identity-ca. Default: the CAs "
+            "that come with the operator's image."
+        ),
+    )
+    join_token: Annotated[
+        str,
+        Field(max_length=MAX_NAME),
+        written_as(_JOIN_TOKEN, "must be the name of a MachineJoinToken; {{ bot.name }} in it stands for the name of the bot"),
+    ] = Field(
+        default="{{ bot.name }}",
+        description=(
+            "Name of the MachineJoinToken in the other cluster, in the namespace of the same name as the bot's, of the method "
+            "kubernetes with `unbound: true`. `{{ bot.name }}` in it stands for the name of the bot."
+        ),
+    )
+
+    def join_token_of(self, bot: str) -> str:
+        """The name of the MachineJoinToken for the bot of that name."""
+        return re.sub(_BOT_NAME, bot, self.join_token)
+
+
 NamespaceGlob = Annotated[
     str,
     written_as(
@@ -117,13 +177,34 @@ class TrustBundleSettings(Model):
     )
 
 
+_ONE_KIND: Final = "exactly one of embedded and remote must be set; embedded: {} is the authority that is built into the operator"
+
+_ELSEWHERE: Final = (
+    "issuer, requireSessionMFA and deviceTrustMode are those of the authority in the other cluster: set them there, not here"
+)
+
+
 class MachineAuthoritySpec(Model):
     """What a person writes."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule("has(self.embedded) != has(self.remote)", _ONE_KIND),
+            Rule(
+                "has(self.embedded) == has(oldSelf.embedded)",
+                "an authority cannot change between embedded and remote: make another MachineAuthority, name it in the bots' "
+                "spec.authority, and delete this one",
+            ),
+            Rule(
+                "!has(self.remote) || !has(self.issuer) && !has(self.requireSessionMFA) && !has(self.deviceTrustMode)", _ELSEWHERE
+            ),
+        )
+    )
 
     cluster_name: str = Field(
         description=(
             "Name of this cluster of identities, a DNS name such as `example.test`: the audience of joins, the SPIFFE trust "
-            "domain, and the name in certificates. It cannot be changed."
+            "domain, and the name in certificates. With remote it is that of the other authority. It cannot be changed."
         ),
         pattern=OBJECT_NAME,
         max_length=63,
@@ -141,7 +222,10 @@ class MachineAuthoritySpec(Model):
         alias="maxTTL",
         description="Longest life of anything this authority signs. It may be lowered; above 24h is refused.",
     )
-    embedded: Embedded = Field(description="The authority is built into the operator.")
+    embedded: Embedded | None = Field(default=None, description="The authority is built into the operator.")
+    remote: Remote | None = Field(
+        default=None, description="The authority is that of another cluster's Machinebot: see docs/remote.md."
+    )
     issuer: (
         Annotated[
             str,
@@ -178,6 +262,12 @@ class MachineAuthoritySpec(Model):
         ),
     )
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.embedded is None) == (self.remote is None):
+            raise ValueError(_ONE_KIND)
+        return self
+
     @property
     def max_lifetime(self) -> timedelta:
         """`maxTTL` as a length."""
@@ -203,6 +293,16 @@ class MachineAuthorityStatus(Status):
     """What the operator answers."""
 
     authorities: tuple[CAStatus, ...] = Field(default=(), description="Every CA generation that is published.", max_length=64)
+    issuer: str | None = Field(default=None, description="The `iss` of JWTs, as a remote authority told it last.", max_length=512)
+    server_ca: str | None = Field(
+        default=None,
+        alias="serverCA",
+        description=(
+            "CA certificates that the address of a remote authority is verified by beside caBundle, PEM: it has told them over a "
+            "connection that was verified, so that rotations there are followed."
+        ),
+        max_length=MAX_CA_BUNDLE,
+    )
 
 
 class MachineAuthority(Model):

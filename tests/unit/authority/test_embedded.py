@@ -53,6 +53,21 @@ def test_it_is_an_authority_and_the_world_is_what_it_needs() -> None:
     assert reviewer
 
 
+async def test_plan_is_what_an_issue_gives() -> None:
+    authority = World().authority()
+    planned = authority.plan(bot(), request(), now=NOW)
+    issued = await authority.issue(await joined(authority), request(), now=NOW)
+    assert planned is not None
+    assert (planned.grant, planned.lifetime) == (issued.grant, issued.lifetime)
+
+
+def test_bot_with_a_role_that_it_may_not_use_is_refused() -> None:
+    authority = World().authority()
+    authority.check_bot(bot())
+    with pytest.raises(Denied, match="RoleNotFound"):
+        authority.check_bot(bot(roles=["access", "other"]))
+
+
 # --- identities at the issue --------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,12 @@ def test_the_issuer_is_where_discovery_answers() -> None:
     assert "--api-audiences=https://127.0.0.1:6443,https://kubernetes.default.svc" in flags
 
 
+def test_another_issuer_takes_the_place_of_ours() -> None:
+    """The API server would sign for the first of several."""
+    flags = api_server("--service-account-issuer=https://issuer.example.test")
+    assert [flag for flag in flags if "issuer=" in flag] == ["--service-account-issuer=https://issuer.example.test"]
+
+
 def test_nothing_listens_beyond_loopback() -> None:
     words = [*api_server(), *map(str, commands.etcd(BINARIES, LAYOUT))]
     listening = [word for word in words if "listen" in word or "bind" in word]

@@ -2,7 +2,7 @@
 
 from machinebot.policy.grants import MAX_NAMES
 from machinebot.policy.names import NameKind
-from machinebot.reconcile.report import _names
+from machinebot.reconcile.holding import _names
 from machinebot.resources.output import Granted
 from unit.policy.builders import TEMPLATE, granted, role, unchecked_bot
 

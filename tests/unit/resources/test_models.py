@@ -48,6 +48,7 @@ def test_a_spec_is_written_as_it_was_read(document: Mapping[str, Any]) -> None:
 def test_the_defaults_of_an_authority() -> None:
     spec = MachineAuthoritySpec.model_validate({"clusterName": "example.test", "embedded": {}})
     assert spec.max_lifetime == timedelta(hours=24)
+    assert spec.embedded is not None
     assert (spec.embedded.rotation.every, spec.embedded.rotation.overlap) == ("2160h", "26h")
     assert spec.embedded.key_algorithm == "ECDSA-P256"
     assert (spec.require_session_mfa, spec.device_trust_mode) == (False, "off")
