@@ -6,7 +6,6 @@ import json
 import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -105,7 +104,10 @@ class Output:
             Invalid: What was issued is not what was asked for.
         """
         files = packing.pack(self.parsed, Material(key, issued, trust, _NOWHERE), password=None)
-        found = inspect(self.parsed, files)
+        try:
+            found = inspect(self.parsed, files)
+        except Invalid:
+            raise Invalid("CredentialMismatch", "the credential that came is not whole, or does not fit the key") from None
         if found.serial != issued.serial:
             raise Invalid("CredentialMismatch", "the credential that came is not the one that the answer tells of")
         about = About(
@@ -173,10 +175,6 @@ class Stored:
     credential: Credential
     serial: int
     trust: str
-
-    def is_good(self, now: datetime) -> bool:
-        """Whether it can be used."""
-        return now < self.credential.not_after
 
 
 def trust_digest(trust: TrustBundle) -> str:

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,14 +15,18 @@ from cryptography import x509
 from machinebot.agent.agent import LOOK, Agent, State
 from machinebot.agent.membership import Membership
 from machinebot.authority.generations import new_generation
+from machinebot.client.api import JoinClient
 from machinebot.client.pins import pin_of
 from machinebot.errors import Unavailable
 from machinebot.policy.credential import Purpose
 from machinebot.policy.locks import Lock
+from machinebot.protocol.messages import OutputAnswer, Problem
 from unit.agent.api import Rig
 from unit.authority.builders import CLUSTER, HOUR, ISSUER, MINUTE, NOW, REF, ROTATION, all_generations, bot, spec
 from unit.authority.desk_world import SECRET, join_token, secret_token
 from unit.client.server import identity_ca
+
+CA_CERTIFICATE = identity_ca().anchor.public.decode()
 
 
 def outputs(state: State) -> dict[str, tuple[bool, str]]:
@@ -466,6 +471,113 @@ def test_a_ca_file_that_cannot_be_read_is_told(rig: Rig) -> None:
     agent = rig.agent()
     agent.round(NOW)
     assert agent.state(NOW).identity_reason == "CAUnreadable"
+
+
+# --- a server that answers something else -------------------------------------------------------------------------------
+
+Answer = Callable[[Any], Any]
+
+
+def with_output(**changes: Any) -> Answer:
+    """Changes the credential of the first output."""
+
+    def change(answer: Any) -> Any:
+        first = answer.outputs[0]
+        credential = first.credential.model_copy(update=changes)
+        return answer.model_copy(update={"outputs": (first.model_copy(update={"credential": credential}), *answer.outputs[1:])})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(lambda answer: answer.model_copy(update={"outputs": ()}), "OutputUnanswered", id="nothing"),
+        pytest.param(
+            lambda answer: answer.model_copy(update={"outputs": (OutputAnswer(name="ssh"),)}), "OutputUnanswered", id="neither"
+        ),
+        pytest.param(
+            lambda answer: answer.model_copy(
+                update={"outputs": (OutputAnswer(name="ssh", problem=Problem(reason="CAEnding", message="m")),)}
+            ),
+            "CAEnding",
+            id="a trouble that passes",
+        ),
+        pytest.param(with_output(serial="x"), "OutputUnanswered", id="no number"),
+        pytest.param(with_output(serial="7"), "CredentialMismatch", id="another number"),
+        pytest.param(with_output(not_after="soon"), "OutputUnanswered", id="no date"),
+        pytest.param(with_output(x509_certificate=None), "CredentialMismatch", id="no certificate"),
+        pytest.param(with_output(ssh_certificate="ssh-rsa AAAA"), "CredentialMismatch", id="a certificate that is none"),
+        pytest.param(with_output(x509_certificate=CA_CERTIFICATE), "CredentialMismatch", id="a certificate of another key"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_not_written(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, change: Answer, reason: str
+) -> None:
+    rig.output("ssh")
+    rig.output("jwt", jwtSVID={"audiences": ["vault"]})
+    join = JoinClient.join
+    monkeypatch.setattr(JoinClient, "join", lambda self, request: change(join(self, request)))
+    agent = rig.agent()
+    agent.round(NOW)
+    assert outputs(agent.state(NOW))["ssh"] == (False, reason)
+    assert not (rig.path / "ssh" / "..data").exists()
+    assert agent.state(NOW).identity_reason == ""
+    monkeypatch.undo()
+
+
+def with_identity(**changes: Any) -> Answer:
+    return lambda answer: answer.model_copy(update={"identity": answer.identity.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(with_identity(certificate="none"), id="no certificate"),
+        pytest.param(with_identity(certificate=CA_CERTIFICATE), id="a certificate of another key"),
+        pytest.param(
+            lambda answer: answer.model_copy(
+                update={
+                    "trust": answer.trust.model_copy(
+                        update={"anchors": (answer.trust.anchors[0].model_copy(update={"state": "New"}),)}
+                    )
+                }
+            ),
+            id="a trust bundle of another version",
+        ),
+    ],
+)
+def test_an_identity_that_does_not_fit_is_not_taken(rig: Rig, monkeypatch: pytest.MonkeyPatch, change: Answer) -> None:
+    rig.output("ssh")
+    join = JoinClient.join
+    monkeypatch.setattr(JoinClient, "join", lambda self, request: change(join(self, request)))
+    agent = rig.agent()
+    agent.round(NOW)
+    assert agent.state(NOW).identity_reason == "JoinAPIAnswerUnreadable"
+
+
+def test_a_challenge_that_is_none_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.output("ssh")
+    challenge = JoinClient.challenge
+    monkeypatch.setattr(
+        JoinClient, "challenge", lambda self, request: challenge(self, request).model_copy(update={"challenge": "x" * 65})
+    )
+    agent = rig.agent()
+    agent.round(NOW)
+    assert agent.state(NOW).identity_reason == "JoinAPIAnswerUnreadable"
+
+
+def test_a_directory_that_is_refused_is_told_and_looked_at_again(rig: Rig) -> None:
+    rig.output("ssh")
+    rig.output("jwt", jwtSVID={"audiences": ["vault"]})
+    (rig.path / "ssh").mkdir()
+    (rig.path / "ssh").chmod(0o777)
+    agent = rig.agent()
+    due = agent.round(NOW)
+    assert outputs(agent.state(NOW)) == {"ssh": (False, "DirectoryRefused"), "jwt": (True, "")}
+    (rig.path / "ssh").chmod(0o700)
+    rounds(rig, agent, due, MINUTE)
+    assert agent.state(NOW).ready
 
 
 # --- rotation -----------------------------------------------------------------------------------------------------------
