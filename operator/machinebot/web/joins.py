@@ -48,6 +48,7 @@ from machinebot.resources.meta import first_error
 from machinebot.web.answers import document, problem
 from machinebot.web.limits import Limiter, Rate
 from machinebot.web.trust import Trust
+from machinebot.web.turns import Turns
 
 JSON: Final = "application/json"
 
@@ -92,6 +93,7 @@ class JoinRoutes:
         self._metrics = metrics
         self._by_address = Limiter(rates.address, time.monotonic)
         self._by_token = Limiter(rates.token, time.monotonic)
+        self._turns = Turns()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Adds them."""
@@ -136,6 +138,7 @@ class JoinRoutes:
             address=request.remote or "",
         )
         method = self._desk.method(asked.namespace, asked.join_token)
+        await self._turns.mine()
         try:
             welcome = await self._desk.join(attempt, now=self._clock.now())
         except MachinebotError as error:
@@ -147,6 +150,7 @@ class JoinRoutes:
     async def _renew(self, request: web.Request) -> web.Response:
         presented = _identity(request)
         asked = await self._read(request, RenewRequest)
+        await self._turns.mine()
         try:
             welcome = await self._desk.renew(
                 presented,
@@ -164,6 +168,7 @@ class JoinRoutes:
     async def _issue(self, request: web.Request) -> web.Response:
         presented = _identity(request)
         asked = await self._read(request, IssueRequest)
+        await self._turns.mine()
         results, trust = self._desk.issue(presented, _wanted(asked.outputs), address=request.remote or "", now=self._clock.now())
         return _answer(IssueAnswer(outputs=self._results(asked.outputs, results), trust=convert.trust_answer(trust)))
 
