@@ -12,13 +12,14 @@ from controlplane.cluster import ControlPlane, start_control_plane
 from e2e.support.audit import refused, requests
 from e2e.support.objects import OURS, RENEW, Json, bot, condition, content, create, get, is_ready, items, output, role, wait_ready
 from e2e.support.whole import check_whole
+from machinebot.policy.credential import Purpose
 from support.waiting import eventually
 from workbench.chart import Release, install_chart
 from workbench.operator import OperatorProcess
 
 pytestmark = pytest.mark.cluster
 
-CA_SECRETS = 6
+CA_SECRETS = len(Purpose)
 SWEEPS = {"--sweep-interval": "1"}
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}")
 """How every JSON Web Token begins."""

@@ -26,7 +26,7 @@ from machinebot.resources.authority import MachineAuthority, MachineAuthoritySpe
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS: Final = 0.2
-"""Pause before a look: the six CA Secrets of a new authority come one after the other."""
+"""Pause before a look: the CA Secrets of a new authority come one after the other."""
 
 RETRY_SECONDS: Final = 5.0
 """Pause after a look that failed; meanwhile the last good value is served."""
