@@ -64,8 +64,8 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Accept-Encoding": "identity",
     "User-Agent": "machinebot",
 }
-"""What we ask for keys with. An API server of Kubernetes serves its keys as a JWK Set alone (RFC 7517, section 8.5.2), and answers
-406 where only plain JSON is taken. Nothing compressed: a short answer could become a very long one."""
+"""What we ask for keys with. An API server of Kubernetes has its keys as a JWK Set alone (RFC 7517, section 8.5.2), and says 406
+where only plain JSON is taken. Nothing compressed: a short answer could become a very long one."""
 
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """Headers that aiohttp would add by itself: a request that somebody has signed goes out as it is."""

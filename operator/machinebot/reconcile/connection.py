@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
@@ -18,7 +19,8 @@ log = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
 
 SLOTS: Final = 8
-"""Most requests to the other cluster at a time, each in a thread of its own; half of the operator's workers."""
+"""Most requests to the other cluster at a time; half of the operator's workers. Each has a thread, of our own: those that asyncio
+shares out are few, and others, who make keys, need them while a server hangs."""
 
 TIMEOUT_SECONDS: Final = 10.0
 """For connecting, for the handshake, and for all of an answer: a good one takes some milliseconds and the way there and back."""
@@ -64,6 +66,7 @@ class Connection:
         self.remote = remote
         self.server_ca = server_ca
         self._slots = asyncio.Semaphore(SLOTS)
+        self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="remote")
         self._away: _Away | None = None
 
     def update(self, remote: Remote) -> None:
@@ -88,9 +91,13 @@ class Connection:
         async with self._slots:
             self._check_away(now)
             ca, url = self._server_ca(), f"{self.remote.url}{prefix}"
+
+            def asking() -> AnswerT:
+                """The client is made in the thread too: CA certificates are parsed for it."""
+                return call(JoinClient(url, ca=ca, identity=shown, timeout=TIMEOUT_SECONDS))
+
             try:
-                # The client is made in the thread too: CA certificates are parsed for it.
-                answer = await asyncio.to_thread(lambda: call(JoinClient(url, ca=ca, identity=shown, timeout=TIMEOUT_SECONDS)))
+                answer = await asyncio.get_running_loop().run_in_executor(self._threads, asking)
             except Unavailable as error:
                 raise self._unavailable(error, now) from error
             except (Denied, Invalid) as error:

@@ -127,6 +127,8 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
     # What a test opened and did not read to the end must not hold it up.
     block_on_close = False
+    # More than ask at once in any test: what does not fit in the queue is tried again after a second, and again after three.
+    request_queue_size = 64
     tls: ssl.SSLContext | None = None
 
     @override
