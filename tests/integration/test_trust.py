@@ -359,6 +359,6 @@ def test_before_anything_could_be_read_the_keeper_says_so(running: RunningOperat
     assert isinstance(keeper.get("default").issuer, str)
     with pytest.raises(NotFound, match="AuthorityMissing"):
         keeper.get("nobody")
-    keeper_of_now = type(keeper)(running.line, namespace=LOOPBACK, url="https://x", interval=1)
+    keeper_of_now = type(keeper)(running.line, namespace=LOOPBACK, url="https://x", interval=1, directory=running.world)
     with pytest.raises(Unavailable, match="AuthorityNotReady"):
         keeper_of_now.get("default")
