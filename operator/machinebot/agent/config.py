@@ -183,14 +183,15 @@ class Onboarding(Strict):
     azure: AzureBlock | None = None
     gcp: GCPBlock | None = None
     terraform_cloud: TerraformCloudBlock | None = None
-    azure_devops: AzureDevOpsBlock | None = None
+    azure_devops: AzureDevOpsBlock | None = Field(default=None, alias="azureDevOps")
     oidc: OIDCBlock | None = None
 
     @model_validator(mode="after")
     def _block_of_method(self) -> Self:
         for name in get_args(MethodName):
             if name != self.method and getattr(self, name, None) is not None:
-                raise ValueError(f"{to_camel(name)} is for the method {name}, and the method is {self.method}: keep one of them")
+                written = type(self).model_fields[name].alias
+                raise ValueError(f"{written} is for the method {name}, and the method is {self.method}: keep one of them")
         return self
 
     @property
