@@ -25,6 +25,9 @@ pytest_plugins = ["support.fixtures"]
 
 SEED = 11
 KILLS = 30
+MOST_KILLS = 120
+"""A busy machine takes more of them until enough have met a renewal."""
+
 SECRET = "e" * 64
 OUTPUTS = {"ssh": {"identity": {}}, "app": {"application": {}}, "jwt": {"jwtSVID": {"audiences": ["vault"]}}}
 
@@ -63,7 +66,9 @@ def renewing(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def test_thirty_kills_while_everything_is_renewed(agent: AgentFiles, tenant: Tenant) -> None:
     dice = random.Random(SEED)  # noqa: S311 - moments, not secrets
     serials: dict[str, set[int]] = {name: set() for name in OUTPUTS}
-    for number in range(KILLS):
+    for number in range(MOST_KILLS):
+        if number >= KILLS and all(len(found) > KILLS // 3 for found in serials.values()) and generation(tenant) > KILLS // 2:
+            break
         with agent.daemon() as process:
             # Some in the middle of the start, before or after the first request; most while it renews.
             if dice.random() < 0.7:
@@ -75,7 +80,7 @@ def test_thirty_kills_while_everything_is_renewed(agent: AgentFiles, tenant: Ten
                 time.sleep(dice.uniform(0.2, 1.2))
                 process.kill()
         for name in OUTPUTS:
-            if number or (agent.home / name / "..data").exists():
+            if (agent.home / name / "..data").exists():
                 serials[name].add(agent.whole(name).serial)
     with agent.daemon() as process:
         eventually("all is whole", lambda: all(agent.whole(name).serial for name in OUTPUTS))
@@ -86,12 +91,23 @@ def test_thirty_kills_while_everything_is_renewed(agent: AgentFiles, tenant: Ten
             "the identity is renewed still",
             lambda: tenant.get("MachineJoinToken", "runners")["status"]["instance"]["generation"] > instance["generation"],
         )
+        # While it lives: its own end may leave a set half-made, as any kill does, which the next start removes.
+        eventually("what the kills have left is removed", lambda: all(sets(agent, name) <= 2 for name in OUTPUTS))
     assert tenant.get("MachineJoinToken", "runners")["status"]["instance"]["id"] == instance["id"]
     assert instance["generation"] > KILLS // 2, "the kills came too early to disturb anything"
     assert all(len(found) > KILLS // 3 for found in serials.values()), serials
     assert not [line for line in agent.log() if line.get("reason") in {"GenerationMismatch", "Locked", "SecretUsed", "Crashed"}]
-    for name in OUTPUTS:
-        assert len(list((agent.home / name).glob(".machinebot-*"))) <= 2
+
+
+def sets(agent: AgentFiles, name: str) -> int:
+    """How many sets of files a directory has: the one in use, the one before it, and what was not tidied up."""
+    return len(list((agent.home / name).glob(".machinebot-*")))
+
+
+def generation(tenant: Tenant) -> int:
+    """How many identities the instance has had."""
+    instance = tenant.get("MachineJoinToken", "runners")["status"].get("instance")
+    return 0 if instance is None else int(instance["generation"])
 
 
 def listens(process: subprocess.Popen[bytes]) -> bool:

@@ -299,7 +299,7 @@ def test_a_standby_serves_and_writes_nothing(
     assert [standby.get(path)[0] for path in ("/healthz", "/metrics")] == [200, 200]
     assert (standby.value("machinebot_leader"), running.value("machinebot_leader")) == (0, 1)
     assert standby.total("machinebot_issues_total") == 0
-    for resource in ("machinebots", "machineoutputs", "machineroles"):  # no more than what verifiers ask it for
+    for resource in ("machineoutputs", "serviceaccounts"):  # no more than what verifiers and those who join ask it for
         assert standby.total("machinebot_api_requests_total", verb="list", resource=resource) == 0
 
 
