@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from machinebot.protocol.openapi import document
 from machinebot.reconcile.ledger import Ledger
 from support.inprocess import RunningOperator
 from support.joining import SSH, X509, Answered, Client, client_of, join_token, pod_token, request, wanted
-from support.stage import Stage, Tenant, unique
+from support.stage import API_VERSION, Stage, Tenant, unique
 from support.verifier import fetch, trusting
 from support.waiting import eventually
 from workbench.chart import CLUSTER_NAME
@@ -312,6 +313,25 @@ def test_a_lock_stops_joins_and_issues(
     assert told["reason"] == "Locked"
     stage.cluster.delete("MachineLock", "", name)
     eventually("it is unlocked", lambda: client.issue(SSH).body.get("outputs", [{}])[0].get("credential") is not None)
+
+
+def test_a_lock_is_in_force_within_a_second(
+    stage: Stage, client: Client, tenant: Tenant, runners: str, proof: dict[str, str]
+) -> None:
+    """The best of some: what others do on this machine is no fault of the product."""
+    joined(client, tenant, runners, proof)
+    target = {"bot": {"namespace": tenant.namespace, "name": "deployer"}}
+    seconds = []
+    for _ in range(3):
+        name = unique("lock")
+        lock = {"apiVersion": API_VERSION, "kind": "MachineLock", "metadata": {"name": name}, "spec": {"target": target}}
+        stage.cluster.create(lock)
+        begun = time.monotonic()
+        eventually("it is locked", lambda: client.issue(SSH).reason == "Locked", interval=0.01)
+        seconds.append(time.monotonic() - begun)
+        stage.cluster.delete("MachineLock", "", name)
+        eventually("it is unlocked", lambda: client.issue(SSH).status == 200)
+    assert min(seconds) < 1.0, seconds
 
 
 def test_a_join_token_that_is_deleted_stops_who_joined_by_it(client: Client, tenant: Tenant, runners: str, proof: Any) -> None:
