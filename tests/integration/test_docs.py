@@ -441,6 +441,7 @@ class World:
             roles=self.roles,
             ca_not_after=None,
             now=NOW,
+            locks=(),
         )
 
     def plan_of(self, output: str) -> Plan:

@@ -10,15 +10,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol, TypedDict
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
 from machinebot.agent.config import AgentConfig
 from machinebot.agent.proofs.base import UNAVAILABLE, Prove, Wanted
 from machinebot.agent.storage import ServerCA, Storage, StoredIdentity
-from machinebot.client.api import JoinClient
+from machinebot.client.api import JoinClient, identity_dates
 from machinebot.client.pins import fetch_pinned, merged
 from machinebot.client.transport import IDENTITY_REFUSED, UNREADABLE, Identity
 from machinebot.clock import rfc3339
@@ -252,7 +249,7 @@ class Membership:
         return key
 
     def _keep(self, key: PrivateKeyPair, answer: JoinAnswer) -> None:
-        begin, end = _dates(answer.identity.certificate, key)
+        begin, end = identity_dates(answer.identity.certificate, key.spki)
         identity = StoredIdentity(
             place=self._config.place,
             certificate=answer.identity.certificate,
@@ -359,22 +356,6 @@ def _prover(method: str) -> Prove:
 
 def _text(key: PrivateKeyPair) -> str:
     return base64.b64encode(key.spki).decode()
-
-
-def _dates(certificate: str, key: PrivateKeyPair) -> tuple[datetime, datetime]:
-    """From when to when an identity is good.
-
-    Raises:
-        Unavailable: It is no certificate, or one of another key.
-    """
-    try:
-        found = x509.load_pem_x509_certificate(certificate.encode())
-        certified = found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):
-        certified, found = b"", None
-    if found is None or certified != key.spki:
-        raise Unavailable(UNREADABLE, "the identity that came is none, or one of another key: is this the address of a join API?")
-    return found.not_valid_before_utc, found.not_valid_after_utc
 
 
 def _answered(outputs: Sequence[OutputAnswer], trust: TrustAnswer) -> Answered:

@@ -62,10 +62,8 @@ def key_digest(public_key: bytes) -> str:
     return hashlib.sha256(public_key).hexdigest()
 
 
-def sign(
-    identity: InstanceIdentity, public_key: PublicKey, issuer: Generation, *, cluster_name: str, now: datetime
-) -> tuple[bytes, int]:
-    """The certificate as PEM, and its serial number.
+def sign(identity: InstanceIdentity, public_key: PublicKey, issuer: Generation, *, cluster_name: str, now: datetime) -> bytes:
+    """The certificate as PEM.
 
     Args:
         identity: What it says; its end is that of the certificate.
@@ -98,7 +96,7 @@ def sign(
             note=json.dumps(note, separators=(",", ":")),
         ),
     )
-    return signing.sign(request, issuer), request.stamp.serial
+    return signing.sign(request, issuer)
 
 
 def unverified_bot(der: bytes) -> BotRef | None:

@@ -180,7 +180,7 @@ class Desk:
         stored = case.token.status.instance
         if case.token.method.renewable and stored is not None and _is_over(stored, shown):
             raise Denied("IdentityReplaced", "the identity was replaced by a later one of the same instance: use that one")
-        results = self._issue(case, shown, outputs, now)
+        results = self._issue(case, outputs, now)
         self._ledger.note(Visit(identity=shown, attributes={}, at=now))
         audit.info("issued", extra={**_who(shown), "address": address, "outputs": _listed(outputs, results)})
         return results, case.signer.trust
@@ -350,20 +350,18 @@ class Desk:
         self, case: _Case, identity: InstanceIdentity, key: PublicKey, outputs: Sequence[IssueRequest], now: datetime
     ) -> Welcome:
         check_not_locked(self._directory.locks(), Subject(bot=case.ref, instance=identity.instance, join_token=case.place), now)
-        certificate, _ = bot_certificates.sign(
+        certificate = bot_certificates.sign(
             identity, key, case.signer.issuer(Purpose.BOT, now), cluster_name=case.signer.spec.cluster_name, now=now
         )
         return Welcome(
             identity=identity,
             certificate=certificate,
             renewable=case.token.method.renewable,
-            results=self._issue(case, identity, outputs, now),
+            results=self._issue(case, outputs, now),
             trust=case.signer.trust,
         )
 
-    def _issue(
-        self, case: _Case, _identity: InstanceIdentity, outputs: Sequence[IssueRequest], now: datetime
-    ) -> tuple[Result, ...]:
+    def _issue(self, case: _Case, outputs: Sequence[IssueRequest], now: datetime) -> tuple[Result, ...]:
         results: list[Result] = []
         for output in outputs:
             try:

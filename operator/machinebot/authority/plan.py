@@ -53,7 +53,7 @@ def plan(
     roles: Mapping[str, MachineRole],
     ca_not_after: datetime | None,
     now: datetime,
-    locks: Iterable[Lock] = (),
+    locks: Iterable[Lock],
 ) -> Plan:
     """What an issue gives the bot, or the very refusal that it would meet.
 

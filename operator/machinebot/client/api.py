@@ -1,8 +1,12 @@
 """The join API as calls: messages in, messages out, refusals as our own errors. Holds no state but how it connects."""
 
 import re
+from datetime import datetime
 from typing import Final, TypeVar
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
 from machinebot.client.transport import UNREADABLE, Address, Answer, Identity, context, send, unverified_context
@@ -160,3 +164,23 @@ def _retry_after(answer: Answer) -> float | None:
     """Seconds that the server asks for; the other form, a date, is not one that ours uses."""
     text = answer.retry_after.strip()
     return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdecimal() and len(text) <= len("999999") else None
+
+
+def identity_dates(certificate: str, public_key: bytes) -> tuple[datetime, datetime]:
+    """From when to when an identity that came is good, UTC.
+
+    Args:
+        certificate: PEM.
+        public_key: The key that it was asked for, DER SubjectPublicKeyInfo.
+
+    Raises:
+        Unavailable: It is no certificate, or one of another key.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(certificate.encode())
+        certified = found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):
+        certified, found = b"", None
+    if found is None or certified != public_key:
+        raise Unavailable(UNREADABLE, "the identity that came is none, or one of another key: is this the address of a join API?")
+    return found.not_valid_before_utc, found.not_valid_after_utc

@@ -12,13 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from machinebot.authority.interface import Directory
 from machinebot.authority.plan import Plan, check_not_deleting, ref_of
-from machinebot.client.api import JoinClient
+from machinebot.client.api import JoinClient, identity_dates
 from machinebot.client.transport import IDENTITY_REFUSED, UNREACHABLE, UNREADABLE, Identity
 from machinebot.clock import parse_rfc3339, rfc3339
 from machinebot.errors import Denied, Unavailable
@@ -219,7 +215,7 @@ class RemoteAuthority:
             service_account=account,
             authority=self.name,
             joined_at=now,
-            expires_at=now + _life(answer.identity.certificate.encode(), key),
+            expires_at=now + _life(answer.identity.certificate, key),
         )
         self._members[bot] = _Member(identity, Identity(answer.identity.certificate.encode(), key.pkcs8))
         log.info("joined elsewhere", extra={"bot": bot.user, "instance": answer.identity.instance, "authority": self.name})
@@ -405,20 +401,14 @@ def _account(token: str, namespace: str) -> ServiceAccountRef:
     return found
 
 
-def _life(certificate: bytes, key: PrivateKeyPair) -> timedelta:
+def _life(certificate: str, key: PrivateKeyPair) -> timedelta:
     """For how long an identity is good from now on.
 
     Raises:
         Unavailable: It is no certificate, or one of another key.
     """
-    try:
-        found = x509.load_pem_x509_certificate(certificate)
-        certified = found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):
-        found, certified = None, b""
-    if found is None or certified != key.spki:
-        raise Unavailable(UNREADABLE, "the identity that came is none, or one of another key")
-    return found.not_valid_after_utc - found.not_valid_before_utc - BACKDATE
+    begin, end = identity_dates(certificate, key.spki)
+    return end - begin - BACKDATE
 
 
 def _is_as_asked(issued: Issued, asked: IssueRequest) -> bool:

@@ -35,7 +35,7 @@ IDENTITY = InstanceIdentity(
 
 
 def signed(identity: InstanceIdentity = IDENTITY) -> bytes:
-    pem, _ = bot_certificates.sign(identity, subject_key().public_key(), ca(Purpose.BOT), cluster_name=CLUSTER, now=NOW)
+    pem = bot_certificates.sign(identity, subject_key().public_key(), ca(Purpose.BOT), cluster_name=CLUSTER, now=NOW)
     return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
 

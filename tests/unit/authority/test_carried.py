@@ -33,6 +33,7 @@ def planned(
         "roles": known | {each.metadata.name: each for each in others},
         "ca_not_after": None,
         "now": NOW,
+        "locks": (),
     }
     return plan(**(given | fields))
 

@@ -32,6 +32,7 @@ def planned(usages: Any = BOTH, names: Any = None, roles: Any = None, **fields: 
         "roles": known,
         "ca_not_after": None,
         "now": NOW,
+        "locks": (),
     }
     return plan(**(given | fields))
 

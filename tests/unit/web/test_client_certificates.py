@@ -59,7 +59,7 @@ class Served:
             who = InstanceIdentity(
                 REF, "bot-1", "i", 1, "github", "runners", "t-1", key_digest(der(key.public_key())), now + HOUR
             )
-            certificate, _ = bot_certificates.sign(who, key.public_key(), signer, cluster_name=CLUSTER, now=now)
+            certificate = bot_certificates.sign(who, key.public_key(), signer, cluster_name=CLUSTER, now=now)
             with tempfile.NamedTemporaryFile() as pair:
                 pair.write(certificate + pem(key))
                 pair.flush()
