@@ -35,14 +35,16 @@ def operator_of_module(stage: Stage, authority: str) -> Iterator[RunningOperator
 def running(operator_of_module: RunningOperator) -> Iterator[RunningOperator]:
     """The operator of this module, running. Its sweep stays out: what comes true without `settle` was brought by the watches.
 
-    A test may end it; the next one finds it running again. Nothing may have crashed in it.
+    A test that has this may end it, and no other: it is started again behind it, since not every test of a module asks for it
+    by this name. Nothing may have crashed in it.
     """
-    if not operator_of_module.running:
-        operator_of_module.start()
-        operator_of_module.wait_leading()
+    assert operator_of_module.running
     yield operator_of_module
     if operator_of_module.running:
         assert operator_of_module.total("machinebot_reconcile_errors_total", reason="Crashed") == 0
+    else:
+        operator_of_module.start()
+        operator_of_module.wait_leading()
 
 
 @pytest.fixture
