@@ -34,6 +34,9 @@ audit = logging.getLogger("machinebot.audit")
 LEAST_LIFE: Final = timedelta(minutes=5)
 """Shortest identity: below it there is no time to do anything with it."""
 
+_TRIES: Final = 3
+"""How often a secret is tried to be used up while its join token changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -152,14 +155,15 @@ class Desk:
         if case.token.expires_at is not None and now >= case.token.expires_at:
             raise _expired(case.token)
         key = case.signer.public_key(public_key)
-        stored = await self._ledger.read(case.token)
+        entry = await self._ledger.read(case.token)
         identity = replace(
             shown, generation=shown.generation + 1, key=key_digest(public_key), expires_at=self._end(case, RENEWABLE_LIFE, now)
         )
+        stored = entry.instance
         if stored is None or stored.id != shown.instance:
             raise Denied("InstanceUnknown", "another instance has joined by this join token: join by one of your own")
         if (stored.generation, stored.key) == (shown.generation, shown.key):
-            await self._ledger.write(case.token, stored, _record(identity, stored.joined_at, now))
+            await self._ledger.write(case.token, entry, _record(identity, stored.joined_at, now))
         elif (stored.generation, stored.key) != (identity.generation, identity.key):
             raise await self._mismatch(shown, stored, address)
         welcome = self._welcome(self._same(case, now), identity, key, tuple(outputs), now)
@@ -301,15 +305,17 @@ class Desk:
 
     async def _consume(self, case: _Case, new: InstanceIdentity, now: datetime) -> InstanceIdentity:
         """Uses up the secret. Who comes again with the same public key has lost the answer, and gets it once more."""
-        stored = await self._ledger.read(case.token)
-        if stored is None:
+        for _ in range(_TRIES):
+            entry = await self._ledger.read(case.token)
+            stored = entry.instance
+            if stored is not None:
+                break
             try:
-                await self._ledger.write(case.token, None, _record(new, rfc3339(now), now))
+                await self._ledger.write(case.token, entry, _record(new, rfc3339(now), now))
             except Conflict:
-                stored = await self._ledger.read(case.token)
-            else:
-                return new
-        if stored is None:
+                continue  # another client, or nothing but a condition of the join token
+            return new
+        else:
             raise Conflict("Busy", "the join token changes at this moment: join again")
         if (stored.generation, stored.key) != (1, new.key):
             raise Denied(

@@ -36,11 +36,24 @@ class Visit:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is remembered of a secret.
+
+    Attributes:
+        instance: The instance that has joined by it, or None.
+        version: What to write on top of: it changes with every write.
+    """
+
+    instance: RenewableInstance | None
+    version: str
+
+
 class Ledger(Protocol):
     """What must be remembered: of renewable instances at once, of all others when there is time."""
 
-    async def read(self, token: MachineJoinToken) -> RenewableInstance | None:
-        """The instance that has joined by a secret, as it is stored now.
+    async def read(self, token: MachineJoinToken) -> Entry:
+        """What is remembered of a secret, as it is stored now.
 
         Raises:
             Denied: The join token is gone, or is another one (`JoinTokenUnknown`).
@@ -48,12 +61,12 @@ class Ledger(Protocol):
         """
         ...
 
-    async def write(self, token: MachineJoinToken, old: RenewableInstance | None, new: RenewableInstance) -> None:
-        """Stores it, if what is stored still is `old`: of two who try at once one succeeds.
+    async def write(self, token: MachineJoinToken, entry: Entry, new: RenewableInstance) -> None:
+        """Stores it, if nothing was stored since `entry` was read: of two who try at once one succeeds.
 
         Raises:
             Conflict: Somebody else was quicker.
-            Denied: The join token is gone, or is another one (`JoinTokenUnknown`).
+            Denied: The join token is gone (`JoinTokenUnknown`).
             Unavailable: The API server is away.
         """
         ...

@@ -29,6 +29,9 @@ ISSUE_PATH: Final = "/v1/issue"
 TRUST_PATH: Final = "/v1/trust"
 OPENAPI_PATH: Final = "/v1/openapi.json"
 
+RENEWAL: Final = "renewal"
+"""In place of the method in the metrics of both ends: the next identity of a renewable instance."""
+
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 PublicKey = Annotated[str, Field(min_length=1, max_length=1368, description="DER SubjectPublicKeyInfo, base64.")]
 Moment = Annotated[str, Field(max_length=20, json_schema_extra={"format": "date-time"})]

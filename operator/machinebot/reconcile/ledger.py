@@ -10,9 +10,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from machinebot.authority.bot_certificates import InstanceIdentity
-from machinebot.authority.visits import Visit
+from machinebot.authority.visits import Entry, Visit
 from machinebot.clock import rfc3339
-from machinebot.errors import Conflict, Denied, MachinebotError
+from machinebot.errors import Conflict, Denied, MachinebotError, NotFound
 from machinebot.joins.registry import MachineJoinToken
 from machinebot.kube.client import Json, KubeClient
 from machinebot.kube.resources import BOTS, JOIN_TOKENS, LOCKS, MANAGED_BY, MANAGED_BY_LABEL
@@ -48,18 +48,28 @@ class Ledger:
         self._roster = roster
         self._visits: OrderedDict[BotRef, OrderedDict[str, Visit]] = OrderedDict()
 
-    async def read(self, token: MachineJoinToken) -> RenewableInstance | None:
-        """The instance that has joined by a secret, as it is stored now."""
-        return _instance(await self._stored(token))
+    async def read(self, token: MachineJoinToken) -> Entry:
+        """What is remembered of a secret, as it is stored now.
 
-    async def write(self, token: MachineJoinToken, old: RenewableInstance | None, new: RenewableInstance) -> None:
-        """Stores it, if what is stored still is `old`."""
-        body = await self._stored(token)
-        if _instance(body) != old:
-            raise Conflict("Busy", "another client uses this join token at the moment: ask again with the same public key")
-        metadata = body["metadata"]
-        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": {"instance": new.wire()}}
-        answer = await self._client.patch_status(JOIN_TOKENS, metadata["namespace"], metadata["name"], patch)
+        Raises:
+            Denied: The join token is gone, or is another one of the same name.
+        """
+        namespace, name = token.metadata.namespace, token.metadata.name
+        body = await self._client.get(JOIN_TOKENS, namespace, name)
+        if body is None or body["metadata"]["uid"] != token.metadata.uid or "deletionTimestamp" in body["metadata"]:
+            raise _gone(name)
+        return Entry(_instance(body), body["metadata"]["resourceVersion"])
+
+    async def write(self, token: MachineJoinToken, entry: Entry, new: RenewableInstance) -> None:
+        """Stores it, if the join token still is what it was when the entry was read: a version is of one object only."""
+        namespace, name = token.metadata.namespace, token.metadata.name
+        patch = {"metadata": {"resourceVersion": entry.version}, "status": {"instance": new.wire()}}
+        try:
+            answer = await self._client.patch_status(JOIN_TOKENS, namespace, name, patch)
+        except Conflict:
+            raise Conflict("Busy", "this join token changes at the moment: ask again with the same public key") from None
+        except NotFound:
+            raise _gone(name) from None
         self._roster.observe(JOIN_TOKENS, answer, False)
 
     async def lock(self, identity: InstanceIdentity, message: str) -> None:
@@ -79,18 +89,6 @@ class Ledger:
         except Conflict:
             return  # it is locked already
         self._roster.observe(LOCKS, answer, False)
-
-    async def _stored(self, token: MachineJoinToken) -> Json:
-        """The join token as it is stored now.
-
-        Raises:
-            Denied: It is gone, or is another one of the same name.
-        """
-        namespace, name = token.metadata.namespace, token.metadata.name
-        body = await self._client.get(JOIN_TOKENS, namespace, name)
-        if body is None or body["metadata"]["uid"] != token.metadata.uid or "deletionTimestamp" in body["metadata"]:
-            raise Denied("JoinTokenUnknown", f"the MachineJoinToken {name!r} is gone, or was made anew: ask for another secret")
-        return body
 
     # --- who was here ----------------------------------------------------------------------------------------------------
 
@@ -143,6 +141,10 @@ class Ledger:
         patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
         answer = await self._client.patch_status(BOTS, bot.namespace, bot.name, patch)
         self._roster.observe(BOTS, answer, False)
+
+
+def _gone(name: str) -> Denied:
+    return Denied("JoinTokenUnknown", f"the MachineJoinToken {name!r} is gone, or was made anew: ask for another secret")
 
 
 def _instance(body: Json) -> RenewableInstance | None:

@@ -28,6 +28,7 @@ from machinebot.protocol.messages import (
     MAX_REQUEST,
     OPENAPI_PATH,
     RENEW_PATH,
+    RENEWAL,
     TRUST_PATH,
     ChallengeAnswer,
     ChallengeRequest,
@@ -259,9 +260,6 @@ class JoinRoutes:
                 answers.append(OutputAnswer(name=output.name, credential=convert.credential(result)))
         return tuple(answers)
 
-
-RENEWAL: Final = "renewal"
-"""In place of the method in metrics: the next identity of a renewable instance."""
 
 ASKED_OUTSIDE: Final = "Asked"
 """In place of the reason in metrics: why a credential is wanted outside of the cluster is known to the agent alone."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from machinebot.authority.bot_certificates import InstanceIdentity
 from machinebot.authority.desk import Desk
 from machinebot.authority.signing import Signer
-from machinebot.authority.visits import Attempt, Visit, Welcome
+from machinebot.authority.visits import Attempt, Entry, Visit, Welcome
 from machinebot.errors import Conflict, Denied, Unavailable
 from machinebot.joins.base import HTTPSAnswer, HTTPSRequest
 from machinebot.joins.keysets import KeySet
@@ -60,12 +60,13 @@ class MemoryLedger:
         self.visits: list[Visit] = []
         self.before_write: Callable[[], None] = lambda: None
 
-    async def read(self, token: MachineJoinToken) -> RenewableInstance | None:
-        return self.stored.get(token.metadata.uid)
+    async def read(self, token: MachineJoinToken) -> Entry:
+        stored = self.stored.get(token.metadata.uid)
+        return Entry(stored, repr(stored))
 
-    async def write(self, token: MachineJoinToken, old: RenewableInstance | None, new: RenewableInstance) -> None:
+    async def write(self, token: MachineJoinToken, entry: Entry, new: RenewableInstance) -> None:
         self.before_write()
-        if self.stored.get(token.metadata.uid) != old:
+        if repr(self.stored.get(token.metadata.uid)) != entry.version:
             raise Conflict("Busy", "somebody else was quicker")
         self.stored[token.metadata.uid] = new
         self._world.see(token, new)

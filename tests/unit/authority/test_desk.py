@@ -313,6 +313,18 @@ async def test_who_loses_the_race_at_the_write_is_told_that_the_secret_is_used(w
     assert winner.identity.instance == record.id
 
 
+async def test_a_join_token_that_changes_otherwise_meanwhile_is_written_to_all_the_same(world: DeskWorld) -> None:
+    changes = iter((True, False))
+
+    def changed() -> None:
+        if next(changes):
+            raise Conflict("Busy", "a condition was written")
+
+    world.ledger.before_write = changed
+    welcome = await world.join_by_secret()
+    assert world.ledger.stored["token-2"].id == welcome.identity.instance
+
+
 async def test_a_write_that_is_refused_for_another_reason_is_tried_again_by_the_client(world: DeskWorld) -> None:
     async def busy(*_: Any) -> None:
         raise Conflict("Busy", "the object changed")
