@@ -128,10 +128,10 @@ def test_a_oneshot_writes_files_that_programs_read(by_pod: AgentFiles, tenant: T
 
 def test_a_server_is_known_by_a_pin(by_pod: AgentFiles, client: Client) -> None:
     ca = x509.load_pem_x509_certificates(client.authority)[0]
-    by_pod.more["ca"] = {"pin": pin_of(ca)}
+    by_pod.more["ca"] = {"pins": [pin_of(ca)]}
     done = by_pod.once()
     assert done.returncode == 0, done.stderr
-    by_pod.more["ca"] = {"pin": "sha256:" + "0" * 64}
+    by_pod.more["ca"] = {"pins": ["sha256:" + "0" * 64]}
     done = by_pod.once()
     assert done.returncode == 1
     assert "CAPinMismatch" in done.stderr

@@ -16,6 +16,7 @@ from cryptography import x509
 from joserfc.jwk import KeySet
 from spiffe import JwtBundle, TrustDomain, X509Bundle
 
+from machinebot.client.pins import pins_of
 from machinebot.errors import NotFound, Unavailable
 from machinebot.outputs.trust import PIECES
 from machinebot.policy.credential import Purpose
@@ -184,6 +185,8 @@ def test_the_command_line_prints_what_is_served(
         by_https = machinebot("trust", piece, f"--authority={authority}", f"--url={url}", f"--ca-file={ca_file}")
         assert (by_status.returncode, by_status.stdout, by_status.stderr) == (0, wanted, b"")
         assert (by_https.returncode, by_https.stdout, by_https.stderr) == (0, wanted, b"")
+    (pin,) = pins_of(ca_file.read_bytes())
+    assert machinebot("trust", "identity-ca", "--pins", kubeconfig=admin).stdout.decode() == f"{pin}\n"
 
 
 def test_the_command_line_says_what_to_do(stage: Stage, running: RunningOperator, tmp_path: Path) -> None:
@@ -197,6 +200,8 @@ def test_the_command_line_says_what_to_do(stage: Stage, running: RunningOperator
         (["trust", "jwks", url], None, "write --ca-file FILE"),
         (["trust", "jwks", url, f"--ca-file={tmp_path / 'empty.pem'}"], None, "the CA file cannot be used"),
         (["trust", "private-keys"], admin, "write one of ssh-user-ca"),
+        (["trust", "jwks", "--pins"], admin, "jwks holds no CA certificates"),
+        (["trust", "ssh-user-ca", "--pins"], admin, "ssh-user-ca holds no CA certificates"),
     ):
         done = machinebot(*arguments, kubeconfig=kubeconfig)
         assert (done.returncode, done.stdout) == (1, b""), done

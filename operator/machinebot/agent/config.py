@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
-from machinebot.client.pins import PIN
+from machinebot.client.pins import MAX_PINS, PIN
 from machinebot.client.transport import Address
 from machinebot.errors import Invalid
 from machinebot.resources.meta import OBJECT_NAME, ObjectName
@@ -99,12 +99,14 @@ class ServerTrust(Strict):
     """By which CA the server is verified; neither means by those of the machine."""
 
     file: FilePath | None = None
-    pin: Annotated[str, AfterValidator(_checked_pin)] | None = None
+    pins: Annotated[tuple[Annotated[str, AfterValidator(_checked_pin)], ...], Field(min_length=1, max_length=MAX_PINS)] | None = (
+        None
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.file is None) == (self.pin is None):
-            raise ValueError("write one of file and pin; for the CAs of the machine leave ca out")
+        if (self.file is None) == (self.pins is None):
+            raise ValueError("write one of file and pins; for the CAs of the machine leave ca out")
         return self
 
 

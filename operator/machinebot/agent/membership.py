@@ -16,7 +16,7 @@ from machinebot.agent.config import AgentConfig
 from machinebot.agent.proofs.base import UNAVAILABLE, Prove, Wanted
 from machinebot.agent.storage import ServerCA, Storage, StoredIdentity
 from machinebot.client.api import JoinClient, identity_dates
-from machinebot.client.pins import fetch_pinned, merged
+from machinebot.client.pins import fetch_pinned, heirs, merged
 from machinebot.client.transport import IDENTITY_REFUSED, UNREADABLE, Identity
 from machinebot.clock import rfc3339
 from machinebot.errors import Denied, Invalid, MachinebotError, Unavailable
@@ -26,6 +26,7 @@ from machinebot.policy.credential import TrustBundle
 from machinebot.policy.lifetimes import renewal_time
 from machinebot.protocol import convert
 from machinebot.protocol.messages import (
+    RENEWAL,
     ChallengeRequest,
     IssueRequest,
     JoinAnswer,
@@ -54,9 +55,6 @@ JOIN_ANEW: Final = frozenset(
 
 ALARMING: Final = frozenset({"GenerationMismatch", "Locked"})
 """Refusals that a person must see: somebody has a copy of the identity, or has locked it."""
-
-RENEWAL: Final = "renewal"
-"""In place of the method in metrics: the next identity of a renewable instance; the same as the operator's."""
 
 CLOCKS_APART: Final = timedelta(minutes=1)
 """Pause before the next join where clocks differ so much that every identity is due as soon as it comes."""
@@ -94,7 +92,7 @@ class Membership:
         storage: Where the identity is kept.
         uid: Tells this agent from others, for its share of the spread of renewals.
         count: Counts joins.
-        follow: Whether the CAs of the server are kept for later, so that its rotations are followed.
+        follow: Whether the CAs of the server are asked for after each join, so that its rotations are followed.
         alive: Called before everything that may take long.
     """
 
@@ -310,15 +308,21 @@ class Membership:
         return learnt or self._fetch()
 
     def _fetch(self) -> bytes:
-        """By the pin, for the first time."""
-        pin = "" if self._config.ca is None else self._config.ca.pin or ""
-        found = fetch_pinned(self._config.server, pin)
+        """By the pins, for the first time."""
+        found = fetch_pinned(self._config.server, self._pins)
         self._storage.keep_server_ca(ServerCA(trusted_by=self._trusted_by(None), certificates=found.decode()))
+        missing = () if self._follow else heirs(found, self._pins)
+        if missing:
+            log.warning("add the pins of the server's next CA to ca.pins: it takes over soon", extra={"pins": list(missing)})
         return found
 
+    @property
+    def _pins(self) -> tuple[str, ...]:
+        return () if self._config.ca is None else self._config.ca.pins or ()
+
     def _trusted_by(self, written: bytes | None) -> str:
-        pin = "" if self._config.ca is None else self._config.ca.pin or ""
-        return f"{self._config.server} {pin or hashlib.sha256(written or b'').hexdigest()}"
+        by = ",".join(sorted(self._pins)) if written is None else hashlib.sha256(written).hexdigest()
+        return f"{self._config.server} {by}"
 
     def _learn_server_ca(self) -> None:
         """Follows the rotation of the server's CA, where what is trusted is one of its own CAs."""

@@ -31,6 +31,7 @@ def assemble(
     outputs: tuple[Output, ...],
     stack: ExitStack,
     *,
+    once: bool = False,
     storage: Storage | None = None,
     host: str | None = None,
     alive: Callable[[], None] = lambda: notify.notify(notify.ALIVE),
@@ -41,6 +42,7 @@ def assemble(
         config: The configuration.
         outputs: Its outputs.
         stack: Closes what it holds.
+        once: Whether it ends after its work: without storage it need not learn then how the server's CAs go on.
         storage: Instead of what the configuration says.
         host: Name of this machine, by which agents of one configuration spread their renewals.
         alive: Called before everything that may take long.
@@ -56,7 +58,7 @@ def assemble(
     def count(method: str, result: str) -> None:
         joins[method, result] += 1
 
-    follow = not isinstance(storage, MemoryStorage)
+    follow = not (once and isinstance(storage, MemoryStorage))
     membership = Membership(config, storage, uid=uid, count=count, follow=follow, alive=alive)
     pairs: list[tuple[Output, OutputDirectory]] = []
     for output in outputs:
@@ -89,7 +91,7 @@ def run_once(
     """
     clock = clock or SystemClock()
     with ExitStack() as stack:
-        agent = assemble(config, outputs, stack)
+        agent = assemble(config, outputs, stack, once=True)
         agent.request()
         deadline = clock.now() + PATIENCE
         while True:

@@ -122,6 +122,9 @@ def trust(
     ca_file: Annotated[
         Path | None, typer.Option(help="With --url: CA certificates that the server is verified by, such as identity-ca.")
     ] = None,
+    pins: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--pins", help="Prints the pins of its CA certificates: those of identity-ca are for ca.pins.")
+    ] = False,
 ) -> None:
     """Prints a piece of the trust bundle: what sshd, nginx, databases and verifiers of tokens need."""
     with people.one_line_for_errors():
@@ -132,7 +135,7 @@ def trust(
             return
         source.check_piece(piece)
         found = source.from_https(url, authority, piece, ca_file) if url else source.from_cluster(authority, piece)
-        typer.echo(found, nl=False)
+        typer.echo("\n".join(source.pins(piece, found)) if pins else found, nl=pins)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import ValidationError
 
 from machinebot.cli.cluster import kubeconfig
+from machinebot.client.pins import pins_of
 from machinebot.clock import parse_rfc3339
 from machinebot.errors import Invalid, MachinebotError, NotFound, Unavailable
 from machinebot.kube.client import ApiServer, Json, load_configuration
@@ -100,6 +101,20 @@ def from_cluster(authority: str, piece: str) -> bytes:
             f"the MachineAuthority {authority!r} does not tell this CA yet: see kubectl describe machineauthority {authority}",
         )
     return found
+
+
+def pins(piece: str, content: bytes) -> tuple[str, ...]:
+    """The pins of the CA certificates in a piece.
+
+    Raises:
+        Invalid: It holds none.
+    """
+    try:
+        return pins_of(content)
+    except ValueError as error:
+        raise Invalid(
+            "NoCertificates", f"{piece} holds no CA certificates, so that there are no pins: leave --pins out"
+        ) from error
 
 
 async def _read(name: str) -> Json:

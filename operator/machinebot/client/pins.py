@@ -3,13 +3,12 @@
 The server is asked for its CAs over a connection that is not verified. What comes back is worth nothing but for a CA certificate
 whose public key has the hash that was written down: only who has the private key of that CA can show a certificate by it, so that
 a connection verified by this one certificate is one with the server that was meant. Nothing is sent over the first connection
-but the question for the CAs, which are public.
+but the question for the CAs, which are public. There may be several pins, since the next CA is published before it takes over.
 """
 
 import hashlib
-import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from cryptography import x509
@@ -24,6 +23,10 @@ PIN: Final = re.compile("sha256:[0-9a-f]{64}")
 
 MAX_CERTIFICATES: Final = 16
 """Most CA certificates that a server may have: ours has three at most at a time."""
+
+
+MAX_PINS: Final = MAX_CERTIFICATES
+"""Most pins that one may write down for a server."""
 
 
 def pin_of(certificate: x509.Certificate) -> str:
@@ -44,44 +47,64 @@ def ca_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
     return tuple(certificate for certificate in found if _may_sign(certificate))
 
 
-def pinned_ca(pem: bytes, pin: str) -> bytes:
-    """The CA certificates in a text from anybody that have the pin, PEM.
+def pins_of(pem: bytes) -> tuple[str, ...]:
+    """The pins of the CA certificates in a text, each once, in their order.
+
+    Raises:
+        ValueError: It holds something else, nothing, or too many.
+    """
+    return tuple(dict.fromkeys(map(pin_of, ca_certificates(pem))))
+
+
+def heirs(pem: bytes, pins: Collection[str]) -> tuple[str, ...]:
+    """The pins of those CAs in the server's own text that live longer than every one that is pinned.
+
+    Raises:
+        ValueError: As `pins_of`.
+    """
+    found = {pin_of(certificate): certificate.not_valid_after_utc for certificate in ca_certificates(pem)}
+    last = max((end for pin, end in found.items() if pin in pins), default=None)
+    return tuple(pin for pin, end in found.items() if last is not None and end > last)
+
+
+def pinned_ca(pem: bytes, pins: Collection[str]) -> bytes:
+    """The CA certificates in a text from anybody that have one of the pins, PEM.
 
     Raises:
         Denied: There is none.
     """
     try:
-        found = [certificate for certificate in ca_certificates(pem) if hmac.compare_digest(pin_of(certificate), pin)]
+        found = [certificate for certificate in ca_certificates(pem) if pin_of(certificate) in pins]
     except (ValueError, UnsupportedAlgorithm):
         found = []
     if not found:
         raise Denied(
             "CAPinMismatch",
-            "no CA of the server at this address has the pin in ca.pin: either it is another server, or its CA was rotated since "
-            "the pin was written down; `machinebot trust identity-ca` prints the CAs where there is a kubeconfig",
+            "no CA of the server at this address has a pin in ca.pins: either it is another server, or its CA was rotated since "
+            "they were written down; `machinebot trust identity-ca --pins` prints them where there is a kubeconfig",
         )
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
 
 
-def fetch_pinned(url: str, pin: str, *, timeout: float = TIMEOUT) -> bytes:
-    """The CA certificates of the server, PEM, as it tells them over a connection that was verified by the pinned one.
+def fetch_pinned(url: str, pins: Collection[str], *, timeout: float = TIMEOUT) -> bytes:
+    """The CA certificates of the server, PEM, as it tells them over a connection that was verified by a pinned one.
 
     Args:
         url: Address of the server.
-        pin: See `PIN`.
+        pins: One or more, see `PIN`.
         timeout: Seconds, see `JoinClient`.
 
     Raises:
-        Invalid: The pin is none.
-        Denied: The server has no CA with that pin.
-        Unavailable: It does not answer, or its certificate is not by the CA with the pin.
+        Invalid: There is none, or one is none.
+        Denied: The server has no CA with such a pin.
+        Unavailable: It does not answer, or its certificate is not by a CA with such a pin.
     """
-    if PIN.fullmatch(pin) is None:
+    if not pins or any(PIN.fullmatch(pin) is None for pin in pins):
         raise Invalid(
             "InvalidPin",
-            "ca.pin is sha256: and 64 hex digits: the SHA-256 of the public key of the CA certificate; see docs/agent.md",
+            "a pin in ca.pins is sha256: and 64 hex digits, the SHA-256 of a CA certificate's public key: see docs/agent.md",
         )
-    anchor = pinned_ca(unverified_server_ca(url, timeout=timeout), pin)
+    anchor = pinned_ca(unverified_server_ca(url, timeout=timeout), pins)
     return merged((anchor, JoinClient(url, ca=anchor, timeout=timeout).server_ca()))
 
 

@@ -20,6 +20,7 @@ from machinebot.agent.daemon import Daemon
 from machinebot.agent.outputs import outputs_of
 from machinebot.agent.run import assemble
 from machinebot.agent.storage import Storage
+from machinebot.authority.generations import new_generation
 from machinebot.client import transport
 from machinebot.metrics import Metrics
 from machinebot.policy.credential import Purpose, TrustBundle
@@ -31,7 +32,7 @@ from machinebot.web.limits import Rate
 from machinebot.web.trust import TrustRoutes
 from support.hangup import hang_up
 from support.verifier import NO_CHECK_TIME
-from unit.authority.builders import CLUSTER, NOW, allowing
+from unit.authority.builders import CLUSTER, ISSUER, NOW, ROTATION, all_generations, allowing, spec
 from unit.authority.desk_world import SECRET, DeskWorld
 
 MANY = Rate(100_000, 100_000)
@@ -194,3 +195,13 @@ class Rig:
         """The whole set of an output, as a reader sees it."""
         found = self.path / name / "..data"
         return {file.name: file.read_bytes() for file in found.iterdir()}
+
+
+def rotated(rig: Rig, purposes: tuple[Purpose, ...], now: datetime) -> None:
+    """A new generation of these CAs is prepared."""
+    signer = rig.api.world.signer
+    made = dict(all_generations())
+    for purpose in purposes:
+        heir = new_generation(purpose, algorithm="ECDSA-P256", cluster_name=CLUSTER, rotation=ROTATION, now=now)
+        made[purpose] = (*made[purpose], heir)
+    signer.update(spec(), made, ISSUER)

@@ -14,15 +14,14 @@ from cryptography import x509
 
 from machinebot.agent.agent import LOOK, Agent, State
 from machinebot.agent.membership import Membership
-from machinebot.authority.generations import new_generation
 from machinebot.client.api import JoinClient
-from machinebot.client.pins import pin_of
+from machinebot.client.pins import pins_of
 from machinebot.errors import Unavailable
 from machinebot.policy.credential import Purpose
 from machinebot.policy.locks import Lock
 from machinebot.protocol.messages import OutputAnswer, Problem
-from unit.agent.api import Rig
-from unit.authority.builders import CLUSTER, HOUR, ISSUER, MINUTE, NOW, REF, ROTATION, all_generations, bot, spec
+from unit.agent.api import Rig, rotated
+from unit.authority.builders import HOUR, ISSUER, MINUTE, NOW, REF, all_generations, bot, spec
 from unit.authority.desk_world import SECRET, join_token, secret_token
 from unit.client.server import identity_ca
 
@@ -583,16 +582,6 @@ def test_a_directory_that_is_refused_is_told_and_looked_at_again(rig: Rig) -> No
 # --- rotation -----------------------------------------------------------------------------------------------------------
 
 
-def rotated(rig: Rig, purposes: tuple[Purpose, ...], now: datetime) -> None:
-    """A new generation of these CAs is prepared."""
-    signer = rig.api.world.signer
-    made = dict(all_generations())
-    for purpose in purposes:
-        heir = new_generation(purpose, algorithm="ECDSA-P256", cluster_name=CLUSTER, rotation=ROTATION, now=now)
-        made[purpose] = (*made[purpose], heir)
-    signer.update(spec(), made, ISSUER)
-
-
 def test_a_prepared_ca_is_in_the_files_after_the_next_contact(rig: Rig) -> None:
     rig.output("ssh")
     agent = rig.agent()
@@ -614,10 +603,10 @@ def test_the_ca_of_bots_alone_is_no_reason(rig: Rig) -> None:
     assert serial(rig) == first
 
 
-@pytest.mark.parametrize("trust", ["file", "pin"])
+@pytest.mark.parametrize("trust", ["file", "pins"])
 def test_the_rotation_of_the_servers_ca_is_followed(rig: Rig, trust: str) -> None:
-    if trust == "pin":
-        rig.more["ca"] = {"pin": pin_of(x509.load_pem_x509_certificate(rig.api.ca))}
+    if trust == "pins":
+        rig.more["ca"] = {"pins": list(pins_of(rig.api.ca))}
     rig.output("ssh")
     agent = rig.agent()
     now = agent.round(NOW)
@@ -627,8 +616,8 @@ def test_the_rotation_of_the_servers_ca_is_followed(rig: Rig, trust: str) -> Non
     assert len(x509.load_pem_x509_certificates(kept["certificates"].encode())) == 2
     # After a restart, what was learnt is trusted still; after another configuration it is not.
     assert len(x509.load_pem_x509_certificates(rig.agent()._membership._server_ca() or b"")) == 2
-    if trust == "pin":
-        rig.more["ca"] = {"pin": "sha256:" + "0" * 64}
+    if trust == "pins":
+        rig.more["ca"] = {"pins": ["sha256:" + "0" * 64]}
         agent = rig.agent()
         agent.request()
         agent.round(now)
@@ -637,6 +626,16 @@ def test_the_rotation_of_the_servers_ca_is_followed(rig: Rig, trust: str) -> Non
         other = identity_ca().anchor.public
         (rig.path / "given-ca.pem").write_bytes(other)
         assert rig.agent()._membership._server_ca() == other
+
+
+def test_the_rotation_of_the_servers_ca_is_followed_without_storage_while_the_agent_lives(rig: Rig) -> None:
+    rig.more |= {"ca": {"pins": list(pins_of(rig.api.ca))}, "storage": None}
+    rig.output("ssh")
+    agent = rig.agent()
+    now = agent.round(NOW)
+    rotated(rig, (Purpose.IDENTITY,), NOW)
+    rounds(rig, agent, now, HOUR)
+    assert len(x509.load_pem_x509_certificates(agent._membership._server_ca() or b"")) == 2
 
 
 def test_a_server_that_is_not_ours_teaches_nothing(rig: Rig) -> None:

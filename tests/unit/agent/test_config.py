@@ -47,7 +47,7 @@ def test_everything_has_its_place() -> None:
     config = parse_config(
         yaml.safe_dump(
             written(
-                ca={"pin": PIN},
+                ca={"pins": [PIN]},
                 onboarding={"namespace": "ci", "joinToken": "here", "method": "token", "token": {"secretFile": "/run/secret"}},
                 storage={"directory": "/var/lib/machinebot"},
                 health={"listen": "[::1]:3001"},
@@ -56,7 +56,7 @@ def test_everything_has_its_place() -> None:
         ).encode()
     )
     assert config.ca is not None
-    assert config.ca.pin == PIN
+    assert config.ca.pins == (PIN,)
     assert config.onboarding.settings == {"secretFile": "/run/secret"}
     assert config.health is not None
     assert config.health.address == ("::1", 3001)
@@ -133,9 +133,9 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("the block of another method", {"onboarding": {"namespace": "ci", "joinToken": "r", "method": "github", "token": {}}}, "token is for the method token, and the method is github"),
     ("a secret in the file", {"onboarding": {"namespace": "ci", "joinToken": "r", "method": "token", "token": {"secret": "s3cret"}}}, "onboarding.token.secret: there is no such key: write secretFile"),
     ("a capital in a name", {"onboarding": {"namespace": "CI", "joinToken": "r", "method": "github"}}, "onboarding.namespace: must be a name as Kubernetes has them"),
-    ("both kinds of trust", {"ca": {"pin": PIN, "file": "/a"}}, "ca: write one of file and pin"),
-    ("no kind of trust", {"ca": {}}, "ca: write one of file and pin"),
-    ("a pin that is none", {"ca": {"pin": "sha256:00"}}, "ca.pin: write sha256: and 64 hex digits"),
+    ("both kinds of trust", {"ca": {"pins": [PIN], "file": "/a"}}, "ca: write one of file and pins"),
+    ("no kind of trust", {"ca": {}}, "ca: write one of file and pins"),
+    ("a pin that is none", {"ca": {"pins": ["sha256:00"]}}, "ca.pins.0: write sha256: and 64 hex digits"),
     ("no outputs", {"outputs": []}, "outputs:"),
     ("outputs that are none", {"outputs": ["ssh"]}, "outputs.0:"),
     ("a port that is none", {"health": {"listen": "127.0.0.1:http"}}, 'health.listen: write an address with a port, such as "127.0.0.1:3001"'),

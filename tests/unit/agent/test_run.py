@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import yaml
 
 from machinebot.agent.outputs import outputs_of
 from machinebot.agent.run import PATIENCE, run_once
+from machinebot.client.pins import pins_of
 from machinebot.errors import Conflict
-from unit.agent.api import Rig
+from machinebot.policy.credential import Purpose
+from unit.agent.api import Rig, rotated
 from unit.authority.builders import NOW
 from unit.authority.desk_world import SECRET
 
@@ -33,6 +36,21 @@ def test_a_oneshot_writes_every_output_and_says_so(rig: Rig) -> None:
     assert once(rig) == 0
     assert rig.files("ssh") != first, "every run writes"
     assert rig.api.clock.time == NOW, "and waits for nothing"
+
+
+def test_a_oneshot_with_pins_warns_of_the_ca_that_takes_over_next(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.more |= {"storage": None, "ca": {"pins": list(pins_of(rig.api.ca))}}
+    rig.output("ssh")
+    assert once(rig) == 0
+    assert not caplog.records
+    rotated(rig, (Purpose.IDENTITY,), NOW + timedelta(minutes=1))
+    assert once(rig) == 0
+    (warning,) = caplog.records
+    (pin,) = warning.__dict__["pins"]
+    rig.more["ca"] = {"pins": [*pins_of(rig.api.ca), pin]}
+    caplog.clear()
+    assert once(rig) == 0
+    assert not caplog.records
 
 
 def test_a_oneshot_by_secret_needs_no_storage_and_works_once(rig: Rig) -> None:
