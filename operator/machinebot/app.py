@@ -33,13 +33,14 @@ from machinebot.reconcile.bots import BotReconciler
 from machinebot.reconcile.bundles import BundleReconciler
 from machinebot.reconcile.join_tokens import JoinTokenReconciler
 from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.keys import Due, Key, Sort
 from machinebot.reconcile.ledger import Ledger
 from machinebot.reconcile.locks import LockReconciler
 from machinebot.reconcile.outputs import OutputReconciler, OutputServices
 from machinebot.reconcile.roles import RoleReconciler
 from machinebot.reconcile.roster import Roster
 from machinebot.reconcile.trust import TrustKeeper
-from machinebot.reconcile.world import Due, Key, OutputFacts, Sort, World
+from machinebot.reconcile.world import OutputFacts, World
 from machinebot.settings import OperatorSettings
 from machinebot.web.certificates import CertificateSource, FileCertificate, SignedCertificate
 from machinebot.web.collector import ResourceCollector

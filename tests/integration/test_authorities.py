@@ -25,7 +25,8 @@ from machinebot.kube.tokens import TokenReviews
 from machinebot.metrics import Metrics
 from machinebot.policy.credential import Purpose, TrustAnchor
 from machinebot.reconcile.authorities import Authorities, AuthorityReconciler, secret_name
-from machinebot.reconcile.world import Key, Sort, World
+from machinebot.reconcile.keys import Key, Sort
+from machinebot.reconcile.world import World
 from support.credentials import StoredSecret, openssl_verifies, ssh_keygen_shows, write_all
 from support.inprocess import RunningOperator
 from support.line import Call

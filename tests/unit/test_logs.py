@@ -10,7 +10,7 @@ import pytest
 
 from machinebot.errors import Denied
 from machinebot.logs import configure
-from machinebot.reconcile.world import Key, Sort
+from machinebot.reconcile.keys import Key, Sort
 
 pytestmark = pytest.mark.usefixtures("_logging_as_before")
 

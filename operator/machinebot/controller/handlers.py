@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from machinebot.errors import Unavailable
 from machinebot.kube.resources import Resource
-from machinebot.reconcile.world import RESOURCES
+from machinebot.reconcile.keys import RESOURCES
 from machinebot.resources.meta import GROUP, VERSION
 
 CHUNK: Final = 500

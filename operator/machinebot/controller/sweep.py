@@ -15,7 +15,8 @@ from machinebot.errors import MachinebotError, NotFound
 from machinebot.kube.client import KubeClient
 from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SELECTOR, Resource
 from machinebot.metrics import Metrics
-from machinebot.reconcile.world import RESOURCES, Due, Sort, World
+from machinebot.reconcile.keys import RESOURCES, Due, Sort
+from machinebot.reconcile.world import World
 
 log = logging.getLogger(__name__)
 

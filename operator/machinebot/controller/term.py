@@ -15,7 +15,8 @@ from machinebot.kube.client import KubeClient
 from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SELECTOR, SERVICE_ACCOUNTS, Resource
 from machinebot.kube.watches import MetadataWatch
 from machinebot.metrics import Metrics
-from machinebot.reconcile.world import RESOURCES, Due, Key, Sort, World
+from machinebot.reconcile.keys import RESOURCES, Due, Key, Sort
+from machinebot.reconcile.world import World
 from machinebot.settings import OperatorSettings
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from machinebot.controller.queue import WorkQueue
 from machinebot.errors import MachinebotError, Unavailable
 from machinebot.metrics import Metrics
 from machinebot.policy import backoff
-from machinebot.reconcile.world import Key, Sort
+from machinebot.reconcile.keys import Key, Sort
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,10 @@ from machinebot.kube.resources import AUTHORITY_LABEL
 from machinebot.kube.secrets import SecretStore, StoredSecret
 from machinebot.policy.credential import BotRef, Purpose, TrustAnchor
 from machinebot.reconcile.bundles import PUBLISHED, Publication
+from machinebot.reconcile.keys import Due, Key, Sort
 from machinebot.reconcile.remote import REFRESH, RemoteAuthority, ca_status, status_of, told_before
 from machinebot.reconcile.status import StatusWriter
-from machinebot.reconcile.world import Due, Entry, Key, Sort, World
+from machinebot.reconcile.world import Entry, World
 from machinebot.resources.authority import (
     KIND,
     Embedded,

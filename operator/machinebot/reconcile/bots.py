@@ -11,8 +11,9 @@ from machinebot.policy import backoff, grants, locks
 from machinebot.policy.credential import BotRef
 from machinebot.reconcile.authorities import Authorities
 from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.keys import Key
 from machinebot.reconcile.status import StatusWriter, difference
-from machinebot.reconcile.world import Entry, Key, World
+from machinebot.reconcile.world import Entry, World
 from machinebot.resources.bot import KIND, BotInstance, MachineBot, MachineBotStatus, ServiceAccountStatus
 from machinebot.resources.meta import READY, ConditionStatus, find_condition, with_condition
 

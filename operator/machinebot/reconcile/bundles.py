@@ -24,8 +24,9 @@ from machinebot.outputs.trust import pieces
 from machinebot.policy import backoff
 from machinebot.policy.credential import TrustBundle
 from machinebot.policy.globs import matches_any
+from machinebot.reconcile.keys import Due, Key, Sort
 from machinebot.reconcile.places import DIGEST, config_map_name
-from machinebot.reconcile.world import COUNT_DELAY, Due, Key, Sort, World
+from machinebot.reconcile.world import COUNT_DELAY, World
 from machinebot.resources.authority import KIND, MachineAuthority
 from machinebot.resources.meta import ConditionStatus
 

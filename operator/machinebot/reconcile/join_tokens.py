@@ -12,8 +12,9 @@ from machinebot.joins.registry import MachineJoinToken
 from machinebot.kube.client import KubeClient
 from machinebot.policy.credential import BotRef
 from machinebot.policy.locks import Subject, check_not_locked
+from machinebot.reconcile.keys import Key
 from machinebot.reconcile.status import StatusWriter, unreadable
-from machinebot.reconcile.world import Key, World
+from machinebot.reconcile.world import World
 from machinebot.resources.meta import READY, with_condition
 
 MAX_WARNINGS: Final = 16

@@ -8,8 +8,9 @@ from machinebot.errors import Invalid
 from machinebot.kube.client import KubeClient
 from machinebot.policy.credential import BotRef
 from machinebot.policy.locks import Lock, lock_of
+from machinebot.reconcile.keys import Due, Key, Sort
 from machinebot.reconcile.status import StatusWriter, unreadable
-from machinebot.reconcile.world import Due, Key, Sort, World
+from machinebot.reconcile.world import World
 from machinebot.resources.meta import READY, ConditionStatus, Status, with_condition
 
 

@@ -29,10 +29,11 @@ from machinebot.policy.grants import select_roles
 from machinebot.reconcile import holding
 from machinebot.reconcile.holding import NOTHING, Holding
 from machinebot.reconcile.joins import BotJoins
+from machinebot.reconcile.keys import Due, Key, Sort
 from machinebot.reconcile.ownership import check_ours, was_in_the_way
 from machinebot.reconcile.report import Reporter
 from machinebot.reconcile.restarts import Restarts
-from machinebot.reconcile.world import Due, Key, SecretEntry, Sort, World
+from machinebot.reconcile.world import SecretEntry, World
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.output import KIND, RENEW_ANNOTATION
 

@@ -14,9 +14,10 @@ from machinebot.policy.decision import Cause, is_good
 from machinebot.policy.grants import MAX_WARNINGS
 from machinebot.policy.names import NAME_RULES, NameKind
 from machinebot.reconcile.holding import Holding, Terms, granted, renew_at
+from machinebot.reconcile.keys import Key
 from machinebot.reconcile.restarts import Restarted
 from machinebot.reconcile.status import StatusWriter, unreadable
-from machinebot.reconcile.world import Entry, Key, World
+from machinebot.reconcile.world import Entry, World
 from machinebot.resources.meta import (
     READY,
     RENEWING,

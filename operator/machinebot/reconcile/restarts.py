@@ -18,7 +18,7 @@ from machinebot.kube.workloads import Workloads
 from machinebot.outputs.registry import MachineOutput
 from machinebot.policy import backoff
 from machinebot.reconcile.holding import Holding
-from machinebot.reconcile.world import Key
+from machinebot.reconcile.keys import Key
 from machinebot.resources.output import KIND, Workload
 
 log = logging.getLogger(__name__)

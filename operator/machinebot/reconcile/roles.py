@@ -6,8 +6,9 @@ from machinebot.clock import Clock, rfc3339
 from machinebot.errors import MachinebotError
 from machinebot.kube.client import KubeClient
 from machinebot.policy import grants
+from machinebot.reconcile.keys import Key
 from machinebot.reconcile.status import StatusWriter
-from machinebot.reconcile.world import Key, World
+from machinebot.reconcile.world import World
 from machinebot.resources.meta import READY, ConditionStatus, Status, with_condition
 
 

@@ -9,7 +9,8 @@ from pydantic_core import from_json
 from machinebot.clock import rfc3339
 from machinebot.errors import MachinebotError, NotFound
 from machinebot.kube.client import KubeClient
-from machinebot.reconcile.world import RESOURCES, Entry, Key, World
+from machinebot.reconcile.keys import RESOURCES, Key
+from machinebot.reconcile.world import Entry, World
 from machinebot.resources.meta import READY, Condition, Status, with_condition
 
 

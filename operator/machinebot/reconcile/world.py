@@ -9,27 +9,19 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import from_json
-from typing_extensions import override
 
 from machinebot.errors import Invalid
 from machinebot.joins.registry import MachineJoinToken, parse_join_token
 from machinebot.kube.owned import is_managed, owner_uid
 from machinebot.kube.resources import (
-    AUTHORITIES,
     AUTHORITY_LABEL,
-    BOTS,
     CONFIG_MAPS,
-    JOIN_TOKENS,
-    LOCKS,
     NAMESPACES,
-    OUTPUTS,
-    ROLES,
     SECRETS,
     SERVICE_ACCOUNTS,
     Resource,
@@ -38,6 +30,8 @@ from machinebot.outputs.registry import MachineOutput, parse_output
 from machinebot.policy.credential import BotRef
 from machinebot.policy.globs import matches_any
 from machinebot.policy.locks import Lock, lock_of
+from machinebot.reconcile.keys import RESOURCES, Due, Key, Sort
+from machinebot.reconcile.links import Links, links_of
 from machinebot.reconcile.places import Places, authority_of, config_map_name
 from machinebot.reconcile.versions import is_newer
 from machinebot.resources.authority import MachineAuthority
@@ -59,51 +53,7 @@ NEW_BOT_DELAY: Final = 0.5
 """Seconds before a new bot is looked at by itself: what is applied with it is then counted in its first status."""
 
 
-class Sort(StrEnum):
-    """What a key names."""
-
-    BUNDLE = "TrustBundle"
-    """An authority's trust bundle in one namespace: no object of ours, but work to be done all the same."""
-    AUTHORITY = "MachineAuthority"
-    ROLE = "MachineRole"
-    LOCK = "MachineLock"
-    BOT = "MachineBot"
-    OUTPUT = "MachineOutput"
-    JOIN_TOKEN = "MachineJoinToken"  # noqa: S105 - a kind
-
-
-RESOURCES: Final[Mapping[Sort, Resource]] = {
-    Sort.AUTHORITY: AUTHORITIES,
-    Sort.ROLE: ROLES,
-    Sort.LOCK: LOCKS,
-    Sort.BOT: BOTS,
-    Sort.OUTPUT: OUTPUTS,
-    Sort.JOIN_TOKEN: JOIN_TOKENS,
-}
-"""Our kinds, in the order in which they are listed and looked at: a lock is known before anything is decided."""
-
 _SORTS: Final = {resource: sort for sort, resource in RESOURCES.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One object to be looked at."""
-
-    sort: Sort
-    namespace: str
-    name: str
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.sort}/{self.namespace}/{self.name}" if self.namespace else f"{self.sort}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A key, and in how many seconds it is to be looked at."""
-
-    key: Key
-    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +103,7 @@ class World:
     def __init__(self) -> None:
         self._entries: dict[Sort, dict[tuple[str, str], Entry]] = {sort: {} for sort in Sort}
         self._secrets: dict[tuple[str, str], SecretEntry] = {}
-        self._outputs_of: dict[tuple[str, str], set[str]] = {}
-        self._tokens_of: dict[tuple[str, str], set[str]] = {}
-        self._bots_with: dict[str, set[tuple[str, str]]] = {}
-        self._locks_on: dict[str, set[str]] = {}
+        self._links: Final = Links()
         self._roles: dict[str, MachineRole] = {}
         self._locks: dict[str, Lock] = {}
         self._all_locks: tuple[Lock, ...] = ()
@@ -258,7 +205,7 @@ class World:
 
     def outputs_of(self, ref: BotRef) -> frozenset[str]:
         """Names of the outputs that name the bot."""
-        return frozenset(self._outputs_of.get((ref.namespace, ref.name), ()))
+        return self._links.outputs((ref.namespace, ref.name))
 
     # --- seeing ----------------------------------------------------------------------------------------------------
 
@@ -351,10 +298,10 @@ class World:
             version=metadata["resourceVersion"],
             generation=metadata.get("generation", 0),
             body=_compact(body),
-            links=_links(sort, body.get("spec") or {}),
+            links=links_of(sort, body.get("spec") or {}),
         )
         self._entries[sort][place] = new
-        self._relink(sort, place, () if old is None else old.links, new.links)
+        self._links.move(sort, place, () if old is None else old.links, new.links)
         if sort is Sort.ROLE:
             self._read_role(place[1], new)
         elif sort is Sort.LOCK:
@@ -377,7 +324,7 @@ class World:
         if old is None or old.uid != uid:
             return []
         del self._entries[sort][place]
-        self._relink(sort, place, old.links, ())
+        self._links.move(sort, place, old.links, ())
         if sort is Sort.ROLE:
             self._roles.pop(place[1], None)
         elif sort is Sort.LOCK:
@@ -406,19 +353,6 @@ class World:
             self._locks[name] = lock
         self._all_locks = tuple(self._locks.values())
 
-    def _relink(self, sort: Sort, place: tuple[str, str], old: tuple[str, ...], new: tuple[str, ...]) -> None:
-        match sort:
-            case Sort.OUTPUT:
-                _move(self._outputs_of, [(place[0], bot) for bot in old], [(place[0], bot) for bot in new], place[1])
-            case Sort.JOIN_TOKEN:
-                _move(self._tokens_of, [(place[0], bot) for bot in old], [(place[0], bot) for bot in new], place[1])
-            case Sort.BOT:
-                _move(self._bots_with, old, new, place)
-            case Sort.LOCK:
-                _move(self._locks_on, old, new, place[1])
-            case Sort.ROLE | Sort.AUTHORITY | Sort.BUNDLE:
-                return
-
     # --- whom it concerns ------------------------------------------------------------------------------------------
 
     def _concerned(self, sort: Sort, place: tuple[str, str], old: Entry | None, new: Entry | None) -> list[Due]:
@@ -427,8 +361,7 @@ class World:
         if old is not None and new is not None and (old.uid, old.generation) == (new.uid, new.generation):
             return concerned
         if old is None or new is None:
-            # A lock tells whether there is what it is about.
-            concerned += [Due(Key(Sort.LOCK, "", lock)) for lock in sorted(self._locks_on.get(target_of(sort, *place), ()))]
+            concerned += self._links.of_target(sort, place)
         return concerned + self._depending(sort, place, old.links if old else (), new.links if new else ())
 
     def _depending(self, sort: Sort, place: tuple[str, str], old: tuple[str, ...], new: tuple[str, ...]) -> list[Due]:
@@ -438,41 +371,17 @@ class World:
             case Sort.OUTPUT:
                 return [] if old == new else [Due(Key(Sort.BOT, place[0], bot), COUNT_DELAY) for bot in sorted(links)]
             case Sort.BOT:
-                return self._outputs_dues(place) + self._tokens_dues(place)
+                return self._links.of_bot(place)
             case Sort.ROLE:
-                return self._dues_of_role(place[1])
+                return self._links.of_role(place[1])
             case Sort.LOCK:
-                return self._dues_of_lock(links)
+                return self._links.of_lock(links, self._dues_of_instance)
             case Sort.JOIN_TOKEN:
                 return []
             case Sort.AUTHORITY:
                 return self.everyone() + self.bundles(place[1])
             case Sort.BUNDLE:
                 raise ValueError("a trust bundle in a namespace is no object of ours")
-
-    def _dues_of_role(self, role: str) -> list[Due]:
-        """The bots that have the role, and their outputs."""
-        concerned = []
-        for bot in sorted(self._bots_with.get(role, ())):
-            concerned += [Due(Key(Sort.BOT, *bot)), *self._outputs_dues(bot)]
-        return concerned
-
-    def _dues_of_lock(self, targets: Iterable[str]) -> list[Due]:
-        """Whom locks on these targets stop or let go on, as far as the operator itself issues or tells of them."""
-        concerned = []
-        for target in sorted(targets):
-            kind, _, place = target.partition(" ")
-            namespace, _, name = place.rpartition("/")
-            if kind == Sort.BOT:
-                bot = (namespace, name)
-                concerned += [Due(Key(Sort.BOT, *bot)), *self._outputs_dues(bot), *self._tokens_dues(bot)]
-            elif kind == Sort.ROLE:
-                concerned += self._dues_of_role(name)
-            elif kind == Sort.JOIN_TOKEN:
-                concerned.append(Due(Key(Sort.JOIN_TOKEN, namespace, name)))
-            elif kind == _INSTANCE:
-                concerned += self._dues_of_instance(name)
-        return list(dict.fromkeys(concerned))  # a lock that was turned from a bot on one of its roles
 
     def _dues_of_instance(self, instance: str) -> list[Due]:
         """The join token that the instance has used up, if it has: its status names it."""
@@ -482,7 +391,7 @@ class World:
     def stopped_by(self, key: Key) -> list[Due]:
         """Whom the lock stops: for the moment at which it ends by itself."""
         entry = self.entry(key)
-        return [] if entry is None else self._dues_of_lock(entry.links)
+        return [] if entry is None else self._links.of_lock(entry.links, self._dues_of_instance)
 
     def everyone(self) -> list[Due]:
         """Every bot and output: for a change of the authority, and for the sweep."""
@@ -512,12 +421,6 @@ class World:
         if authority is None or not self.places.observe_bundle(metadata, gone=gone):
             return []
         return [Due(Key(Sort.BUNDLE, metadata["namespace"], authority))]
-
-    def _outputs_dues(self, bot: tuple[str, str]) -> list[Due]:
-        return [Due(Key(Sort.OUTPUT, bot[0], name)) for name in sorted(self._outputs_of.get(bot, ()))]
-
-    def _tokens_dues(self, bot: tuple[str, str]) -> list[Due]:
-        return [Due(Key(Sort.JOIN_TOKEN, bot[0], name)) for name in sorted(self._tokens_of.get(bot, ()))]
 
     def _observe_secret(self, metadata: Mapping[str, Any], *, gone: bool) -> list[Due]:
         namespace, name = metadata["namespace"], metadata["name"]
@@ -555,7 +458,7 @@ class World:
                 continue
             if entry.uid == reference["uid"]:
                 self.lost_accounts.add(BotRef(*place))
-            concerned += [Due(Key(Sort.BOT, *place)), *self._outputs_dues(place)]  # it may have stood in their way
+            concerned += [Due(Key(Sort.BOT, *place)), *self._links.of_outputs(place)]  # it may have stood in their way
         return concerned
 
 
@@ -569,57 +472,6 @@ def _read_bot(body: bytes) -> MachineBot:
 def _read_authority(body: bytes) -> MachineAuthority:
     """The model of an authority: each namespace with its trust bundle asks for it."""
     return MachineAuthority.model_validate_json(body)
-
-
-_KeyT = TypeVar("_KeyT")
-_ValueT = TypeVar("_ValueT")
-
-
-def _move(index: dict[_KeyT, set[_ValueT]], old: Iterable[_KeyT], new: Iterable[_KeyT], value: _ValueT) -> None:
-    """Has the index find the value by the new keys, and by the old ones no more."""
-    wanted = set(new)
-    for key in set(old) - wanted:
-        index[key].discard(value)
-        if not index[key]:
-            del index[key]
-    for key in wanted:
-        index.setdefault(key, set()).add(value)
-
-
-def target_of(sort: Sort, namespace: str, name: str) -> str:
-    """What a lock is about, as a link: `MachineBot ci/deployer`."""
-    return f"{sort} {namespace}/{name}"
-
-
-def _links(sort: Sort, spec: Mapping[str, Any]) -> tuple[str, ...]:
-    match sort:
-        case Sort.BOT:
-            return tuple(sorted(set(spec.get("roles") or ())))
-        case Sort.OUTPUT | Sort.JOIN_TOKEN:
-            return (str(spec.get("bot", "")),)
-        case Sort.LOCK:
-            return _targets(spec.get("target") or {})
-        case Sort.ROLE | Sort.AUTHORITY | Sort.BUNDLE:
-            return ()
-
-
-_INSTANCE: Final = "instance"
-"""In front of the id of an instance in a link."""
-
-
-def _targets(target: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a lock is about, as links."""
-    places = [
-        target_of(sort, str(place.get("namespace", "")), str(place.get("name", "")))
-        for field, sort in (("bot", Sort.BOT), ("joinToken", Sort.JOIN_TOKEN))
-        if isinstance(place := target.get(field), dict)
-    ]
-    names = [
-        f"{kind} /{name}"
-        for field, kind in (("role", Sort.ROLE), ("instance", _INSTANCE))
-        if isinstance(name := target.get(field), str)
-    ]
-    return (*places, *names)
 
 
 def _compact(body: Mapping[str, Any]) -> bytes:

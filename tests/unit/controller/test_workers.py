@@ -13,7 +13,7 @@ from machinebot.controller.queue import WorkQueue
 from machinebot.controller.workers import CRASH, Workers
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.metrics import Metrics
-from machinebot.reconcile.world import Key, Sort
+from machinebot.reconcile.keys import Key, Sort
 from unit.controller.virtual import START, VirtualClock, run, seconds
 
 KEY = Key(Sort.OUTPUT, "ci", "deployer")

@@ -5,7 +5,8 @@ from typing import Any
 
 from machinebot.kube.resources import AUTHORITIES, BOTS, JOIN_TOKENS, LOCKS, MANAGED_BY, MANAGED_BY_LABEL, OUTPUTS, ROLES
 from machinebot.outputs.registry import MachineOutput, parse_output
-from machinebot.reconcile.world import Due, Key, Sort, World
+from machinebot.reconcile.keys import Due, Key, Sort
+from machinebot.reconcile.world import World
 
 Json = dict[str, Any]
 RESOURCE = {

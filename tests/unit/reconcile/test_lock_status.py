@@ -8,8 +8,9 @@ import pytest
 from machinebot.errors import Unavailable
 from machinebot.kube.resources import JOIN_TOKENS, LOCKS, Resource
 from machinebot.reconcile.join_tokens import JoinTokenReconciler
+from machinebot.reconcile.keys import Due, Key, Sort
 from machinebot.reconcile.locks import LockReconciler
-from machinebot.reconcile.world import Due, Key, Sort, World
+from machinebot.reconcile.world import World
 from machinebot.resources.meta import READY
 from unit.reconcile.builders import Json, body, bot, join_token, lock, output, see
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from machinebot.kube.resources import CONFIG_MAPS, NAMESPACES
+from machinebot.reconcile.keys import Sort
 from machinebot.reconcile.places import Places, authority_of, config_map_name
-from machinebot.reconcile.world import Sort, World
+from machinebot.reconcile.world import World
 from unit.reconcile.builders import authority, metadata_only, see, told
 
 DIGEST = "machinebot.dev/digest"

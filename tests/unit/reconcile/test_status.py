@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from machinebot.errors import Conflict, NotFound
 from machinebot.kube.resources import BOTS, Resource
+from machinebot.reconcile.keys import Key, Sort
 from machinebot.reconcile.status import StatusWriter, difference
-from machinebot.reconcile.world import Key, Sort, World
+from machinebot.reconcile.world import World
 from machinebot.resources.bot import MachineBotStatus, ServiceAccountStatus
 from machinebot.resources.meta import Condition
 from unit.reconcile.builders import bot, see

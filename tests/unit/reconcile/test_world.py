@@ -12,7 +12,8 @@ from machinebot.kube.resources import AUTHORITY_LABEL, OUTPUTS, ROLES, SECRETS, 
 from machinebot.policy.credential import BotRef
 from machinebot.policy.locks import Lock
 from machinebot.reconcile import world as world_module
-from machinebot.reconcile.world import Due, Key, OutputFacts, SecretEntry, Sort, World
+from machinebot.reconcile.keys import Due, Key, Sort
+from machinebot.reconcile.world import OutputFacts, SecretEntry, World
 from machinebot.resources.output import RENEW_ANNOTATION
 from unit.reconcile.builders import Json, authority, body, bot, join_token, key, lock, metadata_only, output, role, see, told
 
