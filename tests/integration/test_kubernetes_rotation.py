@@ -88,6 +88,7 @@ def test_a_token_by_the_next_key_is_taken_at_once_since_the_key_was_published_be
     tenant = rotating.tenant
     issuer = f"https://localhost:{rotating.running.https_port}/authorities/{tenant.authority}"
     stage.cluster.patch("MachineAuthority", "", tenant.authority, {"spec": {"issuer": issuer}})
+    stage.authority_ready(tenant.authority)
     tenant.bot("tls", roles=(stage.role(),), authority="default")
     tenant.output("tls", bot="tls", application={})
     tenant.ready("tls")
