@@ -16,13 +16,18 @@ _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time, level, message, and then what `extra` gave as `name=value`."""
+    """Time, level, message, and then what `extra` gave as `name=value`; a text that could pass for more than one is quoted."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
-        extras = " ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _PLAIN)
+        extras = " ".join(f"{name}={_word(value)}" for name, value in vars(record).items() if name not in _PLAIN)
         return f"{line}  {extras}" if extras else line
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() and " " not in text else json.dumps(text)
 
 
 def _json(record: object, **_: object) -> str:

@@ -107,6 +107,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "authority": {
         "authority": {
             "maxTTL": "12h",
+            "namespaces": ["ci", "team-*"],
             "keyAlgorithm": "Ed25519",
             "rotation": {"every": "720h", "overlap": "26h"},
             "issuer": "https://id.example.test",
@@ -130,6 +131,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "account": {"serviceAccount": {"name": "identity", "annotations": {"example.test/a": "b"}}},
     "joins": {"joins": {"addressRate": 5, "addressBurst": 10, "tokenRate": 500, "tokenBurst": 1000}},
     "service": {"service": {"port": 80, "annotations": {"example.test/scrape": "true"}, "labels": {"a": "b"}}},
+    "a company's CA and proxy": {
+        "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/ca/ca.crt"}, {"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "volumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],
+        "volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
+    },
     "pods": {
         "podAnnotations": {"example.test/a": "b"},
         "podLabels": {"team": "a"},
@@ -171,6 +177,7 @@ def test_the_api_server_takes_what_any_values_make(release: Release) -> None:
         pytest.param({"authority": {"maxTTL": "1d"}}, "/authority/maxTTL", id="no duration"),
         pytest.param({"fence": {"audiences": ["https://kubernetes.default.svc"]}}, "/fence/audiences/0", id="API server's"),
         pytest.param({"fence": {"audiences": ["kubernetes.default.svc"]}}, "/fence/audiences/0", id="API server's host"),
+        pytest.param({"extraEnv": {"A": "b"}}, "/extraEnv", id="environment that is no list"),
         pytest.param({"replicas": 0}, "/replicas", id="no replica"),
         pytest.param({"watchNamespaces": ["team-*"]}, "/watchNamespaces/0", id="glob for a namespace"),
         pytest.param({"operator": {"leaseDuration": 1}}, "/operator/leaseDuration", id="lease too short"),

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,7 +61,12 @@ PLACES: Final = re.compile(
 NOBODY: Final = 65534
 """Stands for the user `machinebot`, which the tests may not make."""
 
+
 PLATFORMS: Final = sorted(PIPELINES)
+HOOKS: Final = ("terraform-pre-apply", "terraform-post-apply")
+CLEARING: Final = {"buildkite": (), "terraform-cloud": (Step('exec "$HOOKS/terraform-post-apply"'),)}
+"""Runners that live on, to what takes the files away behind the job's steps; nothing where these do so themselves."""
+
 EXTRA: Final = re.compile(r"machinebot(?:\[(?P<extra>[a-z]+)\])?")
 
 
@@ -131,7 +136,7 @@ def test_gitlab_puts_the_token_where_the_agent_looks() -> None:
     assert step.variables == {gitlab.ENVIRONMENT: CLUSTER_NAME}
 
 
-@pytest.mark.parametrize("name", ["machine/install.sh", "terraform-cloud/terraform-pre-apply"])
+@pytest.mark.parametrize("name", ["machine/install.sh", *(f"terraform-cloud/{name}" for name in HOOKS)])
 def test_shell_script_can_be_read(name: str) -> None:
     assert os.access(EXAMPLES / name, os.X_OK)
     subprocess.run(["sh", "-n", EXAMPLES / name], check=True, timeout=30)
@@ -152,7 +157,15 @@ def test_files_on_the_page_are_those_of_the_examples() -> None:
     assert set(re.findall(r"\(\.\./examples/joins/([a-z0-9-]+)\)", text)) == set(PLATFORMS)
 
 
-OWN_BLOCKS: Final = ("agent   ", "machinebot trust", "az role", "apiVersion: machinebot.dev", "machinebot tokens add")
+OWN_BLOCKS: Final = (
+    "agent   ",
+    "machinebot trust",
+    "pip wheel",
+    "gcloud iam",
+    "az role",
+    "apiVersion: machinebot.dev",
+    "machinebot tokens add",
+)
 """How what is on the page alone begins."""
 
 
@@ -327,9 +340,12 @@ class Runner:
         self._write_files()
 
     def _write_programs(self) -> None:
-        """The agent of this checkout; ssh that finds the host; pip that notes what it is asked for; Buildkite's own agent."""
+        """The agent of this checkout; ssh that finds the host; pip that notes what it is asked for, and an environment for it that
+        changes nothing; Buildkite's own agent.
+        """
         programs = {
             "pip": f'echo "$@" >>{self._installed}',
+            "python3": 'test "$1 $2" = "-m venv" && mkdir -p "$3/bin" && : >"$3/bin/activate"',
             "buildkite-agent": f'test "$*" = "{_BUILDKITE_CALL}" && cat {self.root}/buildkite-token',
             "ssh": f'exec /usr/bin/ssh {_quoted(config_flags(Path("-"), port=self._site.server.port, user="root")[2:])} "$@"',
         }
@@ -346,8 +362,9 @@ class Runner:
         if self.platform == "terraform-cloud":
             hooks.mkdir()
             (hooks / "bot.yaml").write_text(yaml.safe_dump(config))
-            (hooks / "terraform-pre-apply").write_text(text_of(self.platform, "terraform-pre-apply"))
-            (hooks / "terraform-pre-apply").chmod(0o755)
+            for name in HOOKS:
+                (hooks / name).write_text(self.placed(text_of(self.platform, name)))
+                (hooks / name).chmod(0o755)
         if self.platform == "buildkite":
             token = self._world.provider.token(BUILDKITE, CLUSTER_NAME, BUILDKITE_SUBJECT)
             (self.root / "buildkite-token").write_text(token)
@@ -482,8 +499,24 @@ def test_job_joins_and_logs_in(runner: Runner) -> None:
     pipeline = PIPELINES[runner.platform]()
     said = "".join(runner.run(step) for step in pipeline.steps)
     assert said.splitlines()[-1] == f"ran {COMMAND}"
-    check_credential(runner)
+    clearing = CLEARING.get(runner.platform)
+    if clearing != ():
+        check_credential(runner)
+    for step in clearing or ():
+        runner.run(step)
+    assert runner.files.exists() == (clearing is None)
     check_installed(pipeline, runner)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("runner", ["buildkite"], indirect=True)
+def test_files_are_gone_also_where_the_job_fails(runner: Runner) -> None:
+    (step,) = PIPELINES[runner.platform]().steps
+    place = config_of(runner.platform)["outputs"][0]["directory"]["path"]
+    failing = replace(step, script=step.script.replace("ssh -F", f"cat {place}/key-cert.pub >&2; false"))
+    with pytest.raises(AssertionError, match=r"-cert-v01@openssh\.com"):
+        runner.run(failing)
+    assert not runner.files.parent.exists()
 
 
 @pytest.mark.cluster

@@ -276,6 +276,25 @@ def test_a_copied_identity_locks_the_instance(stage: Stage, client: Client, tena
     stage.cluster.delete("MachineLock", "", lock["metadata"]["name"])
 
 
+def test_a_lock_that_a_person_has_ended_keeps_no_later_one_off(stage: Stage, client: Client, tenant: Tenant, secret: str) -> None:
+    joined(client, tenant, secret, {"secret": SECRET})
+    before, old_key = client.identity, client.identity_key
+    assert before is not None
+    target = {"instance": before["instance"]}
+    name = f"instance-{before['instance']}"
+    over = {"target": target, "expires": "2020-01-01T00:00:00Z"}
+    stage.cluster.create({"apiVersion": API_VERSION, "kind": "MachineLock", "metadata": {"name": name}, "spec": over})
+    assert client.renew().status == 200
+    client.identity, client.identity_key = before, old_key
+    assert client.renew().reason == "GenerationMismatch"
+    assert client.renew().reason == "Locked"
+    lock = stage.cluster.get("MachineLock", "", f"{name}-1")
+    assert lock is not None
+    assert lock["spec"]["target"] == target
+    for each in (name, f"{name}-1"):
+        stage.cluster.delete("MachineLock", "", each)
+
+
 # --- locks --------------------------------------------------------------------------------------------------------------
 
 

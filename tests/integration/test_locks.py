@@ -287,7 +287,8 @@ def test_a_lock_says_what_it_stops(tenant: Tenant, stage: Stage, role: str, runn
             on_bot(tenant)
         ): f"nobody joins as the bot 'deployer' in the namespace '{tenant.namespace}', and nothing is issued for it",
         lock({"role": role}): f"no credential that would carry the role {role!r} is issued",
-        lock({"instance": INSTANCE}): f"nothing is issued to the instance {INSTANCE}, nor is its identity renewed",
+        lock({"instance": INSTANCE}): f"nothing is issued to the instance {INSTANCE}, nor is its identity renewed; who can still "
+        "prove to be the bot joins as another instance: lock the join token to stop that too",
         lock({"joinToken": {"namespace": tenant.namespace, "name": "github"}}): (
             f"nobody joins by the join token 'github' in the namespace '{tenant.namespace}', and nothing is issued to who has"
         ),

@@ -841,6 +841,9 @@ BROKEN = {
     "Device Trust of the whole cluster": Broken(
         "DeviceTrustRequired", "use `required-for-humans`", authority={"deviceTrustMode": "required"}
     ),
+    "an authority of another namespace": Broken(
+        "AuthorityNotForNamespace", "name another one in the bot's spec.authority", authority={"namespaces": ["elsewhere"]}
+    ),
     "no login at all": Broken("NoLogins", "put logins into the bot's spec.logins", bot={"logins": []}),
     "a trait with a comma": Broken(
         "InvalidLogin",

@@ -199,6 +199,7 @@ def test_the_command_line_says_what_to_do(stage: Stage, running: RunningOperator
         (["trust", "jwks"], None, "set KUBECONFIG"),
         (["trust", "jwks", url], None, "write --ca-file FILE"),
         (["trust", "jwks", url, f"--ca-file={tmp_path / 'empty.pem'}"], None, "the CA file cannot be used"),
+        (["trust", "jwks", "--context=nobody"], admin, "set KUBECONFIG"),
         (["trust", "private-keys"], admin, "write one of ssh-user-ca"),
         (["trust", "jwks", "--pins"], admin, "jwks holds no CA certificates"),
         (["trust", "ssh-user-ca", "--pins"], admin, "ssh-user-ca holds no CA certificates"),

@@ -179,12 +179,12 @@ def cloud(platform: str) -> Pipeline:
     return Pipeline((), _unit(platform), tuple(_pip(data["runcmd"])))
 
 
-def pod(platform: str) -> Pipeline:
-    """kubernetes.io, "Sidecar containers"."""
-    (deployment,) = (each for each in documents(platform, "pod.yaml") if each["kind"] == "Deployment")
-    spec = deployment["spec"]["template"]["spec"]
+def job(platform: str) -> Pipeline:
+    """kubernetes.io, "Sidecar containers": a Job ends when its own containers have, and its sidecars then."""
+    (found,) = (each for each in documents(platform, "pod.yaml") if each["kind"] == "Job")
+    spec = found["spec"]["template"]["spec"]
     (agent,), (user,) = spec["initContainers"], spec["containers"]
-    assert agent["restartPolicy"] == "Always"
+    assert (agent["restartPolicy"], spec["restartPolicy"], found["spec"]["backoffLimit"]) == ("Always", "Never", 0)
     assert {mount["name"] for part in (agent, user) for mount in part["volumeMounts"]} == {
         each["name"] for each in spec["volumes"]
     }
@@ -249,14 +249,14 @@ PIPELINES: Final[Mapping[str, Callable[[], Pipeline]]] = {
     "buildkite": buildkite,
     "circleci": circleci,
     "ec2": lambda: cloud("ec2"),
-    "eks": lambda: pod("eks"),
+    "eks": lambda: job("eks"),
     "gce": lambda: cloud("gce"),
     "github": github,
     "gitlab": gitlab,
-    "gke": lambda: pod("gke"),
-    "in-cluster": lambda: pod("in-cluster"),
+    "gke": lambda: job("gke"),
+    "in-cluster": lambda: job("in-cluster"),
     "jenkins": jenkins,
-    "kubernetes": lambda: pod("kubernetes"),
+    "kubernetes": lambda: job("kubernetes"),
     "machine": machine,
     "spacelift": spacelift,
     "terraform-cloud": terraform_cloud,

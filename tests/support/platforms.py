@@ -104,6 +104,7 @@ SAMPLES: dict[str, Sample] = {
             "actor": "octocat",
             "ref": "refs/heads/*",
             "refType": "branch",
+            "eventName": "push",
         },
         fits={"sub": ("repo:acme/web:environment:production",), "repository": ("acme/*", "*/web")},
         misses={
@@ -111,6 +112,7 @@ SAMPLES: dict[str, Sample] = {
             "repositoryID": ("129626", "1296269 ", "12*"),
             "sub": ("repo:acme/web", "repo:acme/web:environment:productio"),
             "refType": ("bra*",),
+            "eventName": ("pull_request_target", "*"),
         },
     ),
     "gitlab": Sample(

@@ -88,6 +88,13 @@ def test_a_console_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    plain", lines[1])
 
 
+def test_a_console_line_is_one_line_whatever_a_client_sends(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("console", "info")
+    log.info("join refused", extra={"join_token": "x\n12:00:00 INFO    joined  bot=root", "roles": ["a"], "detail": "two words"})
+    (text,) = capsys.readouterr().err.splitlines()
+    assert text.endswith(r'''join_token="x\n12:00:00 INFO    joined  bot=root" roles=['a'] detail="two words"''')
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize(
     ("level", "heard"),

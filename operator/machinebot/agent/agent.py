@@ -22,7 +22,7 @@ from machinebot.policy.credential import TrustBundle
 from machinebot.policy.decision import Cause, Credential, Reason, Snapshot, is_good, why_issue
 from machinebot.policy.lifetimes import renewal_time
 from machinebot.protocol import convert
-from machinebot.protocol.messages import MAX_OUTPUTS, OutputAnswer, OutputRequest
+from machinebot.protocol.messages import ASK_WITH_IDENTITY, MAX_OUTPUTS, OutputAnswer, OutputRequest
 
 log = logging.getLogger(__name__)
 
@@ -271,15 +271,16 @@ class Agent:
         work.cause = work.why(self._trust, now)
 
     def _obtain(self, waiting: list[_Work], now: datetime) -> list[_Work]:
-        """Joins or renews, and takes the first outputs along; returns the others, or all where it failed."""
+        """Joins or renews, and takes the first outputs along; returns what is still to be asked for: all, where it failed."""
         asked = self._prepared(waiting[:MAX_OUTPUTS], now)
         try:
             answered = self._membership.obtain([each.request for each in asked], now)
         except MachinebotError:
             # The membership tells of it. An identity that is still good is used meanwhile.
             return [each.work for each in asked] + waiting[MAX_OUTPUTS:]
-        self._take(asked, answered, now)
-        return waiting[MAX_OUTPUTS:]
+        later = [each for each in asked if _is_for_later(answered.outputs.get(each.work.output.name))]
+        self._take([each for each in asked if each not in later], answered, now)
+        return [each.work for each in later] + waiting[MAX_OUTPUTS:]
 
     def _issue(self, batch: Sequence[_Work], now: datetime) -> None:
         asked = self._prepared(batch, now)
@@ -382,6 +383,11 @@ class Agent:
             elif self._membership.usable(now) is not None or self._membership.retry_at is None:
                 moments.append(work.retry_at or now)
         return max(min(moment for moment in moments if moment is not None), now + SHORTEST)
+
+
+def _is_for_later(answer: OutputAnswer | None) -> bool:
+    """Whether the output is to be asked for with the identity that came: the answer to an earlier join or renewal was lost."""
+    return answer is not None and answer.problem is not None and answer.problem.reason == ASK_WITH_IDENTITY
 
 
 def _state(work: _Work, now: datetime) -> OutputState:

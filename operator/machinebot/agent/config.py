@@ -15,7 +15,7 @@ from typing_extensions import override
 from machinebot.client.pins import MAX_PINS, PIN
 from machinebot.client.transport import Address
 from machinebot.errors import Invalid
-from machinebot.resources.meta import OBJECT_NAME, ObjectName
+from machinebot.resources.meta import MAX_NAME, OBJECT_NAME, ObjectName
 from machinebot.settings import LogFormat
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -52,6 +52,9 @@ MethodName = Literal[
     "oidc",
 ]
 """The join methods, as tbot spells them; each has a module of its name in `machinebot.agent.proofs`."""
+
+WITH_AUDIENCE: Final = frozenset({"azure", "gcp", "github", "gitlab", "kubernetes", "oidc", "terraform_cloud"})
+"""Methods whose audience the authority names; with the others there is none, or the platform fixes it."""
 
 
 def _absolute(text: str) -> Path:
@@ -159,17 +162,17 @@ class TerraformCloudBlock(Strict):
     tag: Annotated[str, Field(pattern="^[A-Za-z0-9_]{1,64}$")] | None = None
 
 
-class AzureDevOpsBlock(Strict):
-    """Which service connection, where the token is to name one."""
-
-    service_connection: Annotated[str, Field(pattern="^[0-9A-Fa-f-]{36}$")] | None = None
-
-
 class OIDCBlock(Strict):
     """Where the platform puts the token."""
 
     token_file: FilePath | None = None
     token_env: Variable | None = None
+
+
+def _checked_audience(audience: str) -> str:
+    if not audience.isprintable():
+        raise ValueError("write the audience as plain text, without control characters")
+    return audience
 
 
 class Onboarding(Strict):
@@ -178,6 +181,7 @@ class Onboarding(Strict):
     namespace: ObjectName
     join_token: ObjectName
     method: MethodName
+    audience: Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_checked_audience)] | None = None
     token: TokenBlock | None = None
     kubernetes: KubernetesBlock | None = None
     gitlab: GitLabBlock | None = None
@@ -185,7 +189,6 @@ class Onboarding(Strict):
     azure: AzureBlock | None = None
     gcp: GCPBlock | None = None
     terraform_cloud: TerraformCloudBlock | None = None
-    azure_devops: AzureDevOpsBlock | None = Field(default=None, alias="azureDevOps")
     oidc: OIDCBlock | None = None
 
     @model_validator(mode="after")
@@ -194,6 +197,14 @@ class Onboarding(Strict):
             if name != self.method and getattr(self, name, None) is not None:
                 written = type(self).model_fields[name].alias
                 raise ValueError(f"{written} is for the method {name}, and the method is {self.method}: keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _audience_of_method(self) -> Self:
+        if self.audience is not None and self.method not in WITH_AUDIENCE:
+            raise ValueError(
+                f"audience is for the methods {', '.join(sorted(WITH_AUDIENCE))}, and the method is {self.method}: leave it out"
+            )
         return self
 
     @property

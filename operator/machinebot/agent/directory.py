@@ -8,6 +8,9 @@ The layout is the one of kubelet's volumes (its AtomicWriter):
 
 `..data` is exchanged by rename(2), which is one step for every reader and for every crash. Who must read several files of one set
 opens the directory `..data` once and reads in there: it stays whole, since one old set is kept.
+
+Root's agent works for the named owner, in a directory of theirs. They may do there what they like at any moment, so a set is made
+where they cannot exchange it, and what they could not remove themselves is not removed for them.
 """
 
 import contextlib
@@ -16,14 +19,24 @@ import fcntl
 import logging
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from machinebot.agent.paths import UNUSABLE, Trusted, names_in, open_directory, opened, read_all, unusable, write_all
+from machinebot.agent.ownership import AGENTS, CONFLICT, Ownership
+from machinebot.agent.paths import (
+    UNUSABLE,
+    Trusted,
+    make_directory,
+    names_in,
+    open_directory,
+    opened,
+    read_all,
+    shelters,
+    unusable,
+    write_all,
+)
 from machinebot.errors import Conflict, Invalid
 
 log = logging.getLogger(__name__)
@@ -50,32 +63,6 @@ Step = Callable[[str], None]
 """Told at every step of a write; for tests that stop there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """Whose the files are.
-
-    Attributes:
-        owner: User id, or None for the one that the agent runs as.
-        group: Group id, or None for that user's.
-        mode: Of directories, 0o700 or 0o750; files have it without execution.
-    """
-
-    owner: int | None = None
-    group: int | None = None
-    mode: int = 0o700
-
-    @property
-    def file_mode(self) -> int:
-        """Of files."""
-        return self.mode & 0o666
-
-    def give(self, descriptor: int, mode: int) -> None:
-        """Gives away what is open."""
-        if self.owner is not None or self.group is not None:
-            os.fchown(descriptor, -1 if self.owner is None else self.owner, -1 if self.group is None else self.group)
-        os.fchmod(descriptor, mode)
-
-
 def _silent(_step: str) -> None:
     pass
 
@@ -93,7 +80,7 @@ class OutputDirectory:
     def __init__(
         self,
         path: Path,
-        ownership: Ownership = Ownership(),
+        ownership: Ownership = AGENTS,
         *,
         unsafe: bool = False,
         step: Step = _silent,
@@ -166,8 +153,8 @@ class OutputDirectory:
             try:
                 self._make(directory, name, {**files, ABOUT: about})
             except BaseException:
-                # A full disk must not be filled by what did not fit.
-                self._remove_set(directory, name)
+                with self._told():
+                    self._remove_set(directory, name)
                 raise
             self._step("made")
             self._link(directory, files)
@@ -191,31 +178,40 @@ class OutputDirectory:
 
     def _open(self) -> int:
         """The directory at the path as it is now: somebody may have made it anew."""
-        found = open_directory(self.path, self._trusted, mode=self._ownership.mode)
+        found = open_directory(self.path, self._trusted, prepare=self._ownership.give_directory)
+        descriptor = found.descriptor
         if self._descriptor is not None:
-            if os.path.sameopenfile(found, self._descriptor):
-                os.close(found)
+            if os.path.sameopenfile(descriptor, self._descriptor):
+                os.close(descriptor)
                 return self._descriptor
             self.close()
         try:
-            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._ownership != Ownership():
-                self._ownership.give(found, self._ownership.mode)
-            current = self._current(found)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._ownership.claim(self.path, found, self._holds_only_ours)
+            current = self._current(descriptor)
             if current is not None:
-                self._tidy(found, current)
+                self._tidy(descriptor, current)
         except OSError as error:
-            os.close(found)
+            os.close(descriptor)
             if error.errno == errno.EWOULDBLOCK:
                 raise Conflict(
                     "DirectoryBusy", f"another agent writes into {self.path}: give each output a directory of its own"
                 ) from error
             raise
         except BaseException:
-            os.close(found)
+            os.close(descriptor)
             raise
-        self._descriptor = found
-        return found
+        self._descriptor = descriptor
+        return descriptor
+
+    def _holds_only_ours(self, directory: int) -> bool:
+        """Whether a directory of ours is empty, or is one that we have written into."""
+        current = self._current(directory)
+        return not names_in(directory) or (
+            current is not None
+            and os.lstat(DATA, dir_fd=directory).st_uid == os.geteuid()
+            and _exists(f"{current}/{ABOUT}", directory)
+        )
 
     def _current(self, directory: int) -> str | None:
         """Name of the set that `..data` leads to, if it is one."""
@@ -234,43 +230,66 @@ class OutputDirectory:
     # --- one set ---------------------------------------------------------------------------------------------------------
 
     def _make(self, directory: int, name: str, files: Mapping[str, bytes]) -> None:
-        os.mkdir(name, 0o700, dir_fd=directory)
-        with opened(name, os.O_RDONLY | os.O_DIRECTORY, directory) as inside:
-            if os.fstat(inside).st_uid != os.geteuid() or names_in(inside):
-                raise Invalid(UNUSABLE, f"somebody else changes {self.path} at this moment")
+        # The set is the owner's before there are files in it: what a kill leaves of it is theirs, and can be told from a
+        # directory of root's. Nobody is led to it yet.
+        inside = make_directory(name, directory, sheltered=shelters(directory), prepare=self._ownership.give_directory)
+        try:
             self._step("set")
             for file, content in files.items():
                 with opened(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, inside) as descriptor:
-                    # Nobody else gets in here yet: the directory is closed until all are there.
                     self._ownership.give(descriptor, self._ownership.file_mode)
                     self._step(f"open {file}")
                     write_all(descriptor, content)
-            self._ownership.give(inside, self._ownership.mode)
             os.fsync(inside)
+        except Exception:
+            # A full disk must not be filled by what did not fit. Its name may be that of another directory by now.
+            with self._told():
+                for each in names_in(inside):
+                    _remove(each, inside)
+            raise
+        finally:
+            os.close(inside)
 
     def _remove_set(self, directory: int, name: str) -> None:
-        """Removes what a kill has left of a set; does not follow links."""
+        """Removes an old set, or what a kill has left of one; follows no links, and goes no deeper."""
         try:
             found = os.lstat(name, dir_fd=directory)
         except FileNotFoundError:
             return
-        if stat.S_ISDIR(found.st_mode):
-            shutil.rmtree(name, dir_fd=directory)
-        else:
+        if not stat.S_ISDIR(found.st_mode):
             os.unlink(name, dir_fd=directory)
+            return
+        with opened(name, os.O_RDONLY | os.O_DIRECTORY, directory) as inside:
+            if self._is_removable(directory, inside):
+                for each in names_in(inside):
+                    _remove(each, inside)
+        os.rmdir(name, dir_fd=directory)
+
+    def _is_removable(self, directory: int, inside: int) -> bool:
+        """Whether what lies in a directory that is called like a set is ours to remove, or the owner's.
+
+        In a directory of theirs the owner may call one of root's by the name of a set, and has us remove what they cannot.
+        """
+        return os.fstat(inside).st_uid == os.fstat(directory).st_uid or _is_our_file(ABOUT, inside)
 
     def _tidy(self, directory: int, current: str) -> None:
         """Removes old sets but one, what a kill has left, and links to files that the set does not have.
 
         A reader who has just opened the old set reads it to its end.
         """
-        try:
+        with self._told():
             kept = {current, *self._previous(directory, current)}
             for name in names_in(directory):
-                if _SET.fullmatch(name) is not None and name not in kept:
-                    self._remove_set(directory, name)
-                elif name == NEXT or self._is_stale(directory, name, current):
-                    self._remove(directory, name)
+                with self._told():
+                    if _SET.fullmatch(name) is not None and name not in kept:
+                        self._remove_set(directory, name)
+                    elif name == NEXT or self._is_stale(directory, name, current):
+                        self._remove(directory, name)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             log.warning("old files stay", extra={"path": str(self.path), "detail": error.strerror})
 
@@ -305,7 +324,7 @@ class OutputDirectory:
             target = ""
         if target != f"{DATA}/{name}":
             raise Invalid(
-                "DirectoryConflict",
+                CONFLICT,
                 f"{self.path}/{name} is something of somebody else's, and is not overwritten: move it away, or take another "
                 "directory",
             )
@@ -330,9 +349,27 @@ def _exists(name: str, directory: int) -> bool:
     return True
 
 
+def _is_our_file(name: str, directory: int) -> bool:
+    try:
+        found = os.lstat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _remove(name: str, directory: int) -> None:
+    if stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+        os.rmdir(name, dir_fd=directory)
+    else:
+        os.unlink(name, dir_fd=directory)
+
+
 def _files_of(name: str, directory: int) -> dict[str, bytes]:
     with opened(name, os.O_RDONLY | os.O_DIRECTORY, directory) as inside:
         names = names_in(inside)
         if len(names) > MAX_FILES:
             raise ValueError("too many files")
+        if ABOUT not in names:
+            # Links are made by these names: those in a closed directory of root's are not told to the owner of this one.
+            raise ValueError("no set")
         return {each: read_all(each, inside, MAX_FILE) for each in names}

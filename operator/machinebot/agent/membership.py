@@ -12,6 +12,7 @@ from typing import Final, Protocol, TypedDict
 
 from pydantic import ValidationError
 
+from machinebot.agent.audiences import check_audience
 from machinebot.agent.config import AgentConfig
 from machinebot.agent.proofs.base import UNAVAILABLE, Prove, Wanted
 from machinebot.agent.storage import ServerCA, Storage, StoredIdentity
@@ -214,6 +215,8 @@ class Membership:
                     f"the join token {onboarding.join_token!r} is for the method {offer.method[:64]!r}, and onboarding.method is "
                     f"{onboarding.method}: correct one of them",
                 )
+            # The name of the cluster takes the place of an audience that is left out, and comes from the authority too.
+            check_audience(onboarding.method, offer.audience or offer.cluster_name, onboarding.audience)
             wanted = Wanted(audience=offer.audience, challenge=offer.challenge, cluster_name=offer.cluster_name)
         try:
             request = JoinRequest(**place, challenge=wanted.challenge, proof=dict(self._proof(wanted)), outputs=tuple(outputs))

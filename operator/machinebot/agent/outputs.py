@@ -11,7 +11,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from machinebot.agent.config import REASON, AgentConfig, DirectoryConfig, parsed, unknown_key
-from machinebot.agent.directory import ABOUT, Ownership
+from machinebot.agent.directory import ABOUT
+from machinebot.agent.ownership import Ownership
 from machinebot.clock import parse_rfc3339, rfc3339
 from machinebot.errors import Invalid
 from machinebot.outputs import packing

@@ -142,7 +142,7 @@ class FileStorage:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._directory = open_directory(path, Trusted.of())
+        self._directory = open_directory(path, Trusted.of()).descriptor
         try:
             fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

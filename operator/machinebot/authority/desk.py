@@ -19,13 +19,14 @@ from machinebot.authority.challenges import Challenged
 from machinebot.authority.keys import PublicKey
 from machinebot.authority.signing import Signer
 from machinebot.authority.visits import Attempt, JoinDirectory, Ledger, Offer, Result, Visit, Welcome
-from machinebot.clock import rfc3339
-from machinebot.errors import Conflict, Denied, Invalid, MachinebotError
+from machinebot.clock import parse_rfc3339, rfc3339
+from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.joins.base import Asked, NotMatched, Outside, Proved
 from machinebot.joins.registry import MachineJoinToken
 from machinebot.policy.credential import BotRef, IssueRequest, Purpose, TrustBundle
 from machinebot.policy.lifetimes import BACKDATE
 from machinebot.policy.locks import Subject, check_not_locked
+from machinebot.protocol.messages import ASK_WITH_IDENTITY
 from machinebot.resources.bot import MachineBot
 from machinebot.resources.join_token import RenewableInstance
 
@@ -118,8 +119,8 @@ class Desk:
             proved = await self._judge(case, attempt, now)
             # Read again: locks, the join token and the bot may have changed while others were asked.
             case = self._same(case, now)
-            identity = await self._admit(case, attempt, now)
-            welcome = self._welcome(case, identity, key, attempt.outputs, now)
+            identity, again = await self._admit(case, attempt, now)
+            welcome = self._welcome(case, identity, key, attempt.outputs, now, again=again)
         except MachinebotError as error:
             audit.warning(
                 "join refused",
@@ -162,11 +163,14 @@ class Desk:
         stored = entry.instance
         if stored is None or stored.id != shown.instance:
             raise Denied("InstanceUnknown", "another instance has joined by this join token: join by one of your own")
+        again = False
         if (stored.generation, stored.key) == (shown.generation, shown.key):
             await self._ledger.write(case.token, entry, _record(identity, stored.joined_at, now))
-        elif (stored.generation, stored.key) != (identity.generation, identity.key):
+        elif (stored.generation, stored.key) == (identity.generation, identity.key):
+            identity, again = _again(identity, stored, now), True
+        else:
             raise await self._mismatch(shown, stored, address)
-        welcome = self._welcome(self._same(case, now), identity, key, tuple(outputs), now)
+        welcome = self._welcome(self._same(case, now), identity, key, tuple(outputs), now, again=again)
         self._ledger.note(Visit(identity=identity, attributes={}, at=now))
         self._tell("renewed", welcome, outputs, address, None)
         return welcome
@@ -199,7 +203,7 @@ class Desk:
             Unavailable: The authority is not ready.
         """
         token = self._directory.join_token(namespace, name)
-        if token is None:
+        if token is None or token.metadata.deletion_timestamp is not None:
             raise Denied(
                 "JoinTokenUnknown",
                 f"the namespace {namespace[:63]!r} has no MachineJoinToken {name[:253]!r} that can be used: its status says why",
@@ -224,6 +228,8 @@ class Desk:
         again = self._case(namespace, name, now)
         if _incarnation(again) != _incarnation(case):
             raise Denied("JoinTokenUnknown", f"the MachineJoinToken {name!r} or its bot was made anew meanwhile: join again")
+        if (again.token.method, again.token.settings) != (case.token.method, case.token.settings):
+            raise Conflict("Busy", f"the rules of the MachineJoinToken {name!r} were changed meanwhile: join again")
         return again
 
     def _known(self, presented: bytes, now: datetime) -> tuple[_Case, InstanceIdentity]:
@@ -235,7 +241,7 @@ class Desk:
         """
         shown = self._read(presented, now)
         token = self._directory.join_token(shown.bot.namespace, shown.join_token)
-        if token is None or token.metadata.uid != shown.join_token_uid or token.spec.bot != shown.bot.name:
+        if token is None or _is_another(token, shown):
             raise Denied(
                 "JoinTokenUnknown", f"the MachineJoinToken {shown.join_token!r} that was joined by is gone, or is another one"
             )
@@ -274,8 +280,8 @@ class Desk:
         asked = Asked(cluster_name=case.signer.spec.cluster_name, challenge=challenge, now=now)
         return await method.verify(case.token.settings, proof, asked, self._outside)
 
-    async def _admit(self, case: _Case, attempt: Attempt, now: datetime) -> InstanceIdentity:
-        """Who it is from now on: a new instance, or the one that it shows to be."""
+    async def _admit(self, case: _Case, attempt: Attempt, now: datetime) -> tuple[InstanceIdentity, bool]:
+        """Who it is from now on: a new instance, or the one that it shows to be; and whether that was answered before."""
         token, bot = case.token, case.bot
         life = RENEWABLE_LIFE if token.method.renewable else DELEGATED_LIFE
         new = InstanceIdentity(
@@ -292,18 +298,18 @@ class Desk:
         if token.method.renewable:
             return await self._consume(case, new, now)
         if attempt.presented is None:
-            return new
+            return new, False
         try:
             again, shown = self._known(attempt.presented, now)
         except Denied as error:
             if error.reason == "Locked":
                 raise
-            return new
+            return new, False
         if _incarnation(again) != _incarnation(case):
-            return new
-        return replace(new, instance=shown.instance, generation=shown.generation + 1)
+            return new, False
+        return replace(new, instance=shown.instance, generation=shown.generation + 1), False
 
-    async def _consume(self, case: _Case, new: InstanceIdentity, now: datetime) -> InstanceIdentity:
+    async def _consume(self, case: _Case, new: InstanceIdentity, now: datetime) -> tuple[InstanceIdentity, bool]:
         """Uses up the secret. Who comes again with the same public key has lost the answer, and gets it once more."""
         for _ in range(_TRIES):
             entry = await self._ledger.read(case.token)
@@ -314,7 +320,7 @@ class Desk:
                 await self._ledger.write(case.token, entry, _record(new, rfc3339(now), now))
             except Conflict:
                 continue  # another client, or nothing but a condition of the join token
-            return new
+            return new, False
         else:
             raise Conflict("Busy", "the join token changes at this moment: join again")
         if (stored.generation, stored.key) != (1, new.key):
@@ -323,17 +329,20 @@ class Desk:
                 f"the secret was used already, by the instance {stored.id}: make another join token, and lock that instance if "
                 "it is none of yours",
             )
-        return replace(new, instance=stored.id)
+        return _again(replace(new, instance=stored.id), stored, now), True
 
     async def _mismatch(self, shown: InstanceIdentity, stored: RenewableInstance, address: str) -> Denied:
         """Two hold the identity of one instance: neither gets another one until a person has looked."""
         message = (
             f"generation {shown.generation} was shown where {stored.generation} is the last: somebody has a copy of its identity"
         )
-        await self._ledger.lock(shown, message)
-        audit.warning(
-            "instance locked", extra={**_who(shown), "address": address, "detail": message, "stored": stored.generation}
-        )
+        told = {**_who(shown), "address": address, "detail": message, "stored": stored.generation}
+        try:
+            await self._ledger.lock(shown, message)
+        except MachinebotError as error:
+            audit.error("instance not locked", extra={**told, "reason": error.reason})
+            raise
+        audit.warning("instance locked", extra=told)
         return Denied(
             "GenerationMismatch",
             f"the instance {shown.instance} is locked: {message}. Find out who, then join by a new join token",
@@ -353,8 +362,16 @@ class Desk:
     # --- answering -------------------------------------------------------------------------------------------------------
 
     def _welcome(
-        self, case: _Case, identity: InstanceIdentity, key: PublicKey, outputs: Sequence[IssueRequest], now: datetime
+        self,
+        case: _Case,
+        identity: InstanceIdentity,
+        key: PublicKey,
+        outputs: Sequence[IssueRequest],
+        now: datetime,
+        *,
+        again: bool,
     ) -> Welcome:
+        """The answer. Where it is given `again`, nobody has shown the private key of the identity, so that it comes alone."""
         check_not_locked(self._directory.locks(), Subject(bot=case.ref, instance=identity.instance, join_token=case.place), now)
         certificate = bot_certificates.sign(
             identity, key, case.signer.issuer(Purpose.BOT, now), cluster_name=case.signer.spec.cluster_name, now=now
@@ -363,7 +380,7 @@ class Desk:
             identity=identity,
             certificate=certificate,
             renewable=case.token.method.renewable,
-            results=self._issue(case, outputs, now),
+            results=tuple(_ask_again() for _ in outputs) if again else self._issue(case, outputs, now),
             trust=case.signer.trust,
         )
 
@@ -385,6 +402,28 @@ class Desk:
 
 def _incarnation(case: _Case) -> tuple[str, str]:
     return case.token.metadata.uid, case.bot.metadata.uid
+
+
+def _is_another(token: MachineJoinToken, shown: InstanceIdentity) -> bool:
+    """Whether a join token is not the one any more that an identity came by: made anew, going, for another bot or method."""
+    same = (token.metadata.uid, token.spec.bot, token.method.name) == (shown.join_token_uid, shown.bot.name, shown.method)
+    return not same or token.metadata.deletion_timestamp is not None
+
+
+def _again(identity: InstanceIdentity, stored: RenewableInstance, now: datetime) -> InstanceIdentity:
+    """The identity of an answer that was lost: it ends when the first answer said, however late it is asked for.
+
+    Raises:
+        Denied: It has ended.
+    """
+    end = parse_rfc3339(stored.expires_at)
+    if now >= end:
+        raise Denied("InstanceExpired", f"the instance {stored.id} let its identity end: make another join token")
+    return replace(identity, expires_at=min(identity.expires_at, end))
+
+
+def _ask_again() -> Unavailable:
+    return Unavailable(ASK_WITH_IDENTITY, "a lost answer is repeated without credentials: ask for them with the identity")
 
 
 def _is_over(stored: RenewableInstance, shown: InstanceIdentity) -> bool:

@@ -26,6 +26,7 @@ from machinebot.authority.rotation import LAST_CALL, active, in_order
 from machinebot.authority.subjects import SUBJECTS, spiffe_id
 from machinebot.errors import Denied, Invalid, Unavailable
 from machinebot.policy.credential import BotRef, Form, Issued, IssueRequest, Purpose, TrustBundle, Usage
+from machinebot.policy.grants import check_authority
 from machinebot.policy.lifetimes import BACKDATE
 from machinebot.policy.names import NameKind
 from machinebot.resources.authority import MachineAuthoritySpec
@@ -100,7 +101,7 @@ class Signer:
         """The bot, where it belongs to this authority.
 
         Raises:
-            Denied: There is none, it is being deleted, or it belongs to another authority.
+            Denied: There is none, it is being deleted, or it belongs to another authority; or this one is not for its namespace.
         """
         bot = self._directory.bot(ref)
         # The namespace of the object decides which roles it may use, and the one of the reference goes into the names.
@@ -113,6 +114,7 @@ class Signer:
                 f"the bot {ref.name!r} belongs to the authority {bot.spec.authority!r} and not to {self.name!r}: join that one, "
                 "or change the bot's spec.authority",
             )
+        check_authority(ref.namespace, self.spec)
         return bot
 
     def public_key(self, der: bytes) -> PublicKey:

@@ -36,7 +36,9 @@ def operator(
     namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="The operator's own namespace.")],
     identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Name of this replica in the Lease.")] = "",
     listen: Annotated[str, typer.Option(help="Address and port for health and metrics, without TLS.")] = "0.0.0.0:8080",
-    listen_https: Annotated[str, typer.Option(help="Address and port for HTTPS: the trust bundle.")] = "0.0.0.0:8443",
+    listen_https: Annotated[
+        str, typer.Option(help="Address and port for HTTPS: the trust bundle and the join API.")
+    ] = "0.0.0.0:8443",
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate of HTTPS, PEM; without it the operator's own CA signs one.")
     ] = None,
@@ -122,6 +124,7 @@ def trust(
     ca_file: Annotated[
         Path | None, typer.Option(help="With --url: CA certificates that the server is verified by, such as identity-ca.")
     ] = None,
+    context: people.Context = None,
     pins: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--pins", help="Prints the pins of its CA certificates: those of identity-ca are for ca.pins.")
     ] = False,
@@ -134,7 +137,7 @@ def trust(
             typer.echo(source.listing())
             return
         source.check_piece(piece)
-        found = source.from_https(url, authority, piece, ca_file) if url else source.from_cluster(authority, piece)
+        found = source.from_https(url, authority, piece, ca_file) if url else source.from_cluster(authority, piece, context)
         typer.echo("\n".join(source.pins(piece, found)) if pins else found, nl=pins)
 
 

@@ -122,7 +122,9 @@ def tokens_add(
 @locks.command("add")
 def locks_add(
     bot: Annotated[str | None, typer.Option(help="A bot with all of its instances: namespace/name.")] = None,
-    instance: Annotated[str | None, typer.Option(help="One instance of a bot, by its id.")] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="One instance of a bot, by its id: its identity, not who can prove to be the bot anew.")
+    ] = None,
     role: Annotated[str | None, typer.Option(help="A role.")] = None,
     join_token: Annotated[str | None, typer.Option(help="A join token and who joined by it: namespace/name.")] = None,
     name: Annotated[str, typer.Option(help="Name of the lock; made from the target by default.")] = "",

@@ -13,9 +13,9 @@ from machinebot.cli.cluster import kubeconfig
 from machinebot.client.pins import pins_of
 from machinebot.clock import parse_rfc3339
 from machinebot.errors import Invalid, MachinebotError, NotFound, Unavailable
-from machinebot.kube.client import ApiServer, Json, load_configuration
+from machinebot.kube.client import Json
+from machinebot.kube.commandline import connect
 from machinebot.kube.resources import AUTHORITIES
-from machinebot.metrics import Metrics
 from machinebot.outputs.trust import PIECES, pieces
 from machinebot.policy.credential import AnchorState, Purpose, TrustAnchor, TrustBundle
 from machinebot.resources.authority import CAStatus, MachineAuthority
@@ -88,13 +88,18 @@ def from_https(url: str, authority: str, piece: str, ca_file: Path | None) -> by
     return body
 
 
-def from_cluster(authority: str, piece: str) -> bytes:
+def from_cluster(authority: str, piece: str, context: str | None) -> bytes:
     """The piece as the status of the MachineAuthority has it; takes RBAC `get` on machineauthorities.
+
+    Args:
+        authority: Name of the MachineAuthority.
+        piece: Name of the piece.
+        context: Context of the kubeconfig; None for its current one.
 
     Raises:
         MachinebotError: It cannot be had; the message says what to do.
     """
-    found = pieces(_bundle(asyncio.run(_read(authority)))).get(piece)
+    found = pieces(_bundle(asyncio.run(_read(authority, context)))).get(piece)
     if found is None:
         raise Unavailable(
             "AuthorityNotReady",
@@ -117,8 +122,8 @@ def pins(piece: str, content: bytes) -> tuple[str, ...]:
         ) from error
 
 
-async def _read(name: str) -> Json:
-    client = ApiServer(await load_configuration(kubeconfig()), Metrics(), timeout=TIMEOUT)
+async def _read(name: str, context: str | None) -> Json:
+    client = await connect(kubeconfig(), context)
     try:
         body = await client.get(AUTHORITIES, "", name)
     except MachinebotError as error:

@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
@@ -25,9 +25,6 @@ _MAX_PORT: Final = 65535
 
 _MAX_URL: Final = 2048
 """Longest address that is called, characters."""
-
-_DNS_THREADS: Final = 16
-"""Names that are looked up at once. A thread of its own each: a name server that hangs must not hold up anybody else's work."""
 
 _METADATA: Final = frozenset(
     ipaddress.ip_address(each)
@@ -72,13 +69,18 @@ def is_refused(address: str) -> bool:
 class Resolver(AbstractResolver):
     """Looks names up, and hands on addresses that may be called alone: those that the connection is then made to.
 
+    A thread of its own each, since a look-up cannot be called off: a name server that hangs must not hold up anybody else's
+    work, and holds one thread for each of its names, however often they are asked for.
+
     Args:
         connect: From host names to address and port that are called instead, whatever they are.
+        threads: Names that are looked up at once.
     """
 
-    def __init__(self, connect: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(self, connect: Mapping[str, tuple[str, int]], threads: int) -> None:
         self._connect = connect
-        self._threads = ThreadPoolExecutor(_DNS_THREADS, thread_name_prefix="issuers-dns")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="issuers-dns")
+        self._under_way: dict[tuple[str, int, int], asyncio.Future[list[Any]]] = {}
 
     @override
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
@@ -107,10 +109,20 @@ class Resolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[tuple[str, int]]:
-        answers = await asyncio.get_running_loop().run_in_executor(
-            self._threads, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM
-        )
+        wanted = (host, port, family)
+        under_way = self._under_way.get(wanted)
+        if under_way is None:
+            loop = asyncio.get_running_loop()
+            under_way = loop.run_in_executor(self._threads, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+            self._under_way[wanted] = under_way
+            under_way.add_done_callback(lambda done: self._looked_up(wanted, done))
+        answers = await asyncio.shield(under_way)
         addresses = [str(place[0]) for _, _, _, _, place in answers]
         if any(is_refused(address) for address in addresses):
             raise Invalid("IssuerRefused", "the host name leads to an address of this machine, its link or a cloud's metadata")
         return [(address, port) for address in addresses]
+
+    def _looked_up(self, wanted: tuple[str, int, int], done: asyncio.Future[list[Any]]) -> None:
+        self._under_way.pop(wanted, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked may have gone

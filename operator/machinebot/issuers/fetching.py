@@ -10,6 +10,7 @@ import logging
 import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -54,7 +55,13 @@ MAX_ANSWER: Final = 64 * 1024
 """Longest answer to a request of a method, bytes; AWS's STS answers in 1 KiB."""
 
 _CONNECTIONS: Final = 64
-"""Open connections at once."""
+"""Open connections at once, to issuers; and as many to the services that methods ask."""
+
+_ISSUERS_THREADS: Final = 32
+"""Names of issuers that are looked up at once: tenants choose them, and their name servers may hang."""
+
+_SERVICES_THREADS: Final = 8
+"""Names of the services that methods ask, such as AWS's, that are looked up at once. Tenants choose none of them."""
 
 _CHUNK: Final = 16 * 1024
 """Bytes that are read at once."""
@@ -129,15 +136,17 @@ class Issuers:
         self._counted = counted
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._known: aiohttp.ClientSession | None = None
+        self._issuers: aiohttp.ClientSession | None = None
+        self._services: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Ends fetches that are under way, and closes the connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._known is not None:
-            await self._known.close()
+        for session in (self._issuers, self._services):
+            if session is not None:
+                await session.close()
 
     async def review(self, token: str, audience: str) -> Mapping[str, Any]:
         """See `joins.base.Outside`."""
@@ -170,7 +179,17 @@ class Issuers:
         url = _url_of(request)
         try:
             async with asyncio.timeout(SECONDS):
-                return await self._ask(request.method, url, MAX_ANSWER, headers=request.headers, body=request.body)
+                if self._services is None:
+                    self._services = self._session(_SERVICES_THREADS)
+                asked = self._services.request(
+                    request.method,
+                    url,
+                    headers=request.headers,
+                    data=request.body or None,
+                    allow_redirects=False,
+                    skip_auto_headers=_AUTOMATIC,
+                )
+                return await _read(asked, MAX_ANSWER)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.warning("a request of a join method failed", extra={"host": request.host, "error": type(error).__name__})
             raise Unavailable("ServiceAway", f"{request.host} gives no usable answer over HTTPS") from None
@@ -233,45 +252,46 @@ class Issuers:
         Raises:
             aiohttp.ClientError: Or another sign that nothing does.
         """
-        answer = await self._ask("GET", url, longest, headers=_HEADERS)
+        if self._issuers is None:
+            self._issuers = self._session(_ISSUERS_THREADS)
+        answer = await _read(self._issuers.get(url, headers=_HEADERS, allow_redirects=False), longest)
         if answer.status != 200:  # noqa: PLR2004 - HTTP OK
             raise aiohttp.ClientPayloadError(f"status {answer.status}")
         return answer.body
 
-    async def _ask(self, method: str, url: URL, longest: int, *, headers: Mapping[str, str], body: bytes = b"") -> HTTPSAnswer:
-        async with self._session().request(
-            method,
-            url,
-            headers=headers,
-            data=body or None,
-            allow_redirects=False,
-            skip_auto_headers=_AUTOMATIC,
-        ) as response:
-            parts, length = [], 0
-            while part := await response.content.read(_CHUNK):
-                length += len(part)
-                if length > longest:
-                    raise aiohttp.ClientPayloadError("too long")
-                parts.append(part)
-            return HTTPSAnswer(status=response.status, body=b"".join(parts))
+    def _session(self, threads: int) -> aiohttp.ClientSession:
+        """A pool of connections; made at first use, since it belongs to the running loop. What one pool waits for never holds
+        up the other.
+        """
+        connector = aiohttp.TCPConnector(
+            limit=_CONNECTIONS,
+            use_dns_cache=False,
+            resolver=Resolver(self._connect, threads),
+            ssl=self._ssl or ssl.create_default_context(),
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=SECONDS),
+        )
 
-    def _session(self) -> aiohttp.ClientSession:
-        """The pool of connections; made at first use, since it belongs to the running loop."""
-        if self._known is None:
-            connector = aiohttp.TCPConnector(
-                limit=_CONNECTIONS,
-                use_dns_cache=False,
-                resolver=Resolver(self._connect),
-                ssl=self._ssl or ssl.create_default_context(),
-            )
-            self._known = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=SECONDS),
-            )
-        return self._known
+
+async def _read(asked: AbstractAsyncContextManager[aiohttp.ClientResponse], longest: int) -> HTTPSAnswer:
+    """The answer to a request.
+
+    Raises:
+        aiohttp.ClientError: It is too long, or there is none.
+    """
+    async with asked as response:
+        parts, length = [], 0
+        while part := await response.content.read(_CHUNK):
+            length += len(part)
+            if length > longest:
+                raise aiohttp.ClientPayloadError("too long")
+            parts.append(part)
+        return HTTPSAnswer(status=response.status, body=b"".join(parts))
 
 
 def _within(moment: datetime | None, span: timedelta, now: datetime) -> bool:

@@ -130,7 +130,7 @@ def grant(
         Denied: A role is unknown, not for this namespace, or asks for what a bot cannot do; or the whole cluster does.
         Invalid: A name that the templates gave cannot stand in a certificate.
     """
-    _check_cluster(authority)
+    check_authority(namespace, authority)
     chosen = [usable(name, roles, namespace) for name in select_roles(bot, wanted)]
     traits = traits_of(bot)
     names: dict[NameKind, tuple[Origin, ...]] = {}
@@ -159,13 +159,28 @@ def grant(
     )
 
 
+def check_authority(namespace: str, authority: MachineAuthoritySpec) -> None:
+    """Refuses bots of a namespace that the authority is not for, and every bot where the whole cluster asks for what none can do.
+
+    Raises:
+        Denied: So it is.
+    """
+    if not matches_any(authority.namespaces, namespace):
+        raise Denied(
+            "AuthorityNotForNamespace",
+            f"the authority is not for bots of the namespace {namespace!r}: name another one in the bot's spec.authority; an "
+            "administrator can add the namespace to the authority's spec.namespaces",
+        )
+    _check_cluster(authority)
+
+
 def check_roles(namespace: str, bot: MachineBotSpec, roles: Mapping[str, MachineRole], authority: MachineAuthoritySpec) -> None:
     """Refuses a bot one of whose roles no output of its could carry.
 
     Raises:
         Denied: See `grant`.
     """
-    _check_cluster(authority)
+    check_authority(namespace, authority)
     for name in sorted(set(bot.roles)):
         usable(name, roles, namespace)
 

@@ -29,6 +29,9 @@ ISSUE_PATH: Final = "/v1/issue"
 TRUST_PATH: Final = "/v1/trust"
 OPENAPI_PATH: Final = "/v1/openapi.json"
 
+ASK_WITH_IDENTITY: Final = "AskWithIdentity"
+"""Reason of each output in an answer that is given again: it is issued to who shows the identity."""
+
 RENEWAL: Final = "renewal"
 """In place of the method in the metrics of both ends: the next identity of a renewable instance."""
 

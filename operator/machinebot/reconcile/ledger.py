@@ -73,22 +73,31 @@ class Ledger:
         self._roster.observe(JOIN_TOKENS, answer, False)
 
     async def lock(self, identity: InstanceIdentity, message: str) -> None:
-        """Locks an instance for good."""
-        name = f"instance-{identity.instance}"
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": LOCK_KIND.kind,
-            "metadata": {"name": name, "labels": {MANAGED_BY_LABEL: MANAGED_BY}},
-            "spec": {
-                "target": {"instance": identity.instance},
-                "message": f"bot {identity.bot.namespace}/{identity.bot.name}: {message}"[:1024],
-            },
-        }
-        try:
-            answer = await self._client.create(LOCKS, "", body)
-        except Conflict:
-            return  # it is locked already
-        self._roster.observe(LOCKS, answer, False)
+        """Locks an instance for good.
+
+        Raises:
+            Conflict: A lock of that name is there and changes at this moment.
+        """
+        target = {"instance": identity.instance}
+        told = f"bot {identity.bot.namespace}/{identity.bot.name}: {message}"[:1024]
+        # The second name is for where a person has made the first lock one that ends.
+        for name in (f"instance-{identity.instance}", f"instance-{identity.instance}-{identity.generation}"):
+            body = {
+                "apiVersion": API_VERSION,
+                "kind": LOCK_KIND.kind,
+                "metadata": {"name": name, "labels": {MANAGED_BY_LABEL: MANAGED_BY}},
+                "spec": {"target": target, "message": told},
+            }
+            try:
+                answer = await self._client.create(LOCKS, "", body)
+            except Conflict:
+                known = await self._client.get(LOCKS, "", name)
+                if known is not None and known["spec"].get("target") == target and known["spec"].get("expires") is None:
+                    return  # it is locked already
+            else:
+                self._roster.observe(LOCKS, answer, False)
+                return
+        raise Conflict("Busy", f"the instance {identity.instance} cannot be locked at this moment")
 
     # --- who was here ----------------------------------------------------------------------------------------------------
 

@@ -64,7 +64,10 @@ class LockReconciler:
     def _stops(self, lock: Lock) -> str:
         """What the lock stops, and that there is nothing of that name where there is not."""
         if lock.instance is not None:
-            return f"nothing is issued to the instance {lock.instance}, nor is its identity renewed"
+            return (
+                f"nothing is issued to the instance {lock.instance}, nor is its identity renewed; who can still prove to be the "
+                "bot joins as another instance: lock the join token to stop that too"
+            )
         if lock.role is not None:
             return self._known(
                 Key(Sort.ROLE, "", lock.role), f"no credential that would carry the role {lock.role!r} is issued", lock.role

@@ -33,7 +33,7 @@ from machinebot.policy.credential import (
     TrustAnchor,
     TrustBundle,
 )
-from machinebot.policy.grants import select_roles
+from machinebot.policy.grants import check_authority, select_roles
 from machinebot.policy.lifetimes import BACKDATE, Lifetime, Limit, lifetime
 from machinebot.policy.locks import Subject, check_not_locked
 from machinebot.protocol import convert
@@ -151,7 +151,8 @@ class RemoteAuthority:
     # --- what this cluster says ------------------------------------------------------------------------------------------
 
     def check_bot(self, bot: MachineBot) -> None:
-        """Nothing of a bot but locks can be judged here: its roles are those of the other cluster."""
+        """Of a bot only its namespace can be judged here, and locks: its roles are those of the other cluster."""
+        check_authority(bot.metadata.namespace, self.spec)
 
     def plan(self, bot: MachineBot, request: IssueRequest, *, now: datetime) -> Plan | None:
         """None: what an issue gives is known to the other side alone. What would be refused here is: see `Authority.plan`."""
@@ -165,6 +166,7 @@ class RemoteAuthority:
             Denied: A lock of this cluster is in force, a role is none of the bot's, or too short a life is left.
         """
         check_not_deleting(bot)
+        check_authority(bot.metadata.namespace, self.spec)
         roles = select_roles(bot.spec, request.roles)
         check_not_locked(self._directory.locks(), Subject(ref_of(bot), roles=frozenset(roles)), now)
         authority, session = self.spec.max_lifetime, bot.spec.max_lifetime

@@ -222,6 +222,10 @@ class MachineAuthoritySpec(Model):
         alias="maxTTL",
         description="Longest life of anything this authority signs. It may be lowered; above 24h is refused.",
     )
+    namespaces: Annotated[tuple[NamespaceGlob, ...], Field(max_length=MAX_ITEMS)] = Field(
+        default=("*",),
+        description=("Namespaces whose bots may join; `*` stands for any characters, `?` for one. Empty: nobody's."),
+    )
     embedded: Embedded | None = Field(default=None, description="The authority is built into the operator.")
     remote: Remote | None = Field(
         default=None, description="The authority is that of another cluster's Machinebot: see docs/remote.md."

@@ -275,6 +275,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(
         state = agent.state(begin + MINUTE)
         assert state.identity_reason == ""
         assert by_secret.api.world.ledger.stored["token-2"].generation == generation
+        assert outputs(state) == {"ssh": (True, "")}, "what came without credentials is asked for in the same round"
     assert by_secret.api.world.ledger.locked == []
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from machinebot.agent.directory import ABOUT, MAX_FILE, MAX_FILES, OutputDirectory, Ownership
+from machinebot.agent.directory import ABOUT, MAX_FILE, MAX_FILES, OutputDirectory
+from machinebot.agent.ownership import Ownership
 from machinebot.errors import Conflict, Invalid, MachinebotError, Unavailable
 
 OLD = {"key": b"old key", "cert": b"old cert"}

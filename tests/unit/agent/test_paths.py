@@ -20,11 +20,17 @@ def base(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, owner: int | None = None, *, unsafe: bool = False) -> os.stat_result:
-    descriptor = open_directory(path, Trusted.of(owner, unsafe=unsafe))
+    found = open_directory(path, Trusted.of(owner, unsafe=unsafe))
     try:
-        return os.fstat(descriptor)
+        return os.fstat(found.descriptor)
     finally:
-        os.close(descriptor)
+        os.close(found.descriptor)
+
+
+def sheltered(path: Path, owner: int | None = None, *, unsafe: bool = False) -> bool:
+    found = open_directory(path, Trusted.of(owner, unsafe=unsafe))
+    os.close(found.descriptor)
+    return found.sheltered
 
 
 def refused(path: Path, owner: int | None = None) -> MachinebotError:
@@ -104,6 +110,58 @@ def test_a_link_of_somebody_else_on_the_way_is_refused(base: Path) -> None:
     assert "symbolic link" in error.message
 
 
+@root_only
+@pytest.mark.parametrize(("whose", "mode"), [(OTHER, 0o755), (0, 0o1777)], ids=["of the owner", "sticky"])
+@pytest.mark.parametrize("owner", [0, OTHER], ids=["a link of root's", "a link of the owner's"])
+def test_a_link_is_not_followed_where_others_may_have_put_it(base: Path, whose: int, mode: int, owner: int) -> None:
+    (base / "home").mkdir()
+    (base / "real" / "a").mkdir(parents=True, mode=0o755)
+    (base / "home" / "link").symlink_to(base / "real")
+    os.chown(base / "home" / "link", owner, owner, follow_symlinks=False)
+    os.chown(base / "home", whose, whose)
+    (base / "home").chmod(mode)
+    error = refused(base / "home" / "link" / "a", OTHER)
+    assert error.reason == "DirectoryRefused"
+    assert "symbolic link 'link'" in error.message
+    assert opened(base / "home" / "link" / "a", OTHER, unsafe=True)
+
+
+@root_only
+def test_a_link_of_the_named_owner_is_not_followed_wherever_it_lies(base: Path) -> None:
+    (base / "real" / "a").mkdir(parents=True)
+    (base / "link").symlink_to("real")
+    os.chown(base / "link", OTHER, OTHER, follow_symlinks=False)
+    error = refused(base / "link" / "a", OTHER)
+    assert error.reason == "DirectoryRefused"
+    assert f"the symbolic link 'link' on the way belongs to the user {OTHER}" in error.message
+    assert opened(base / "link" / "a", OTHER, unsafe=True)
+
+
+@root_only
+@pytest.mark.parametrize("made", [True, False], ids=["made", "found"])
+def test_a_path_is_sheltered_where_nobody_but_root_and_ourselves_can_lead_it(base: Path, made: bool) -> None:
+    for way in ("root", "tmp", "home", "home/root", "open", "links"):
+        (base / way).mkdir()
+        if not made:
+            (base / way / "a").mkdir(mode=0o700)
+    (base / "tmp").chmod(0o1777)
+    (base / "open").chmod(0o777)
+    (base / "links" / "link").symlink_to("../home")
+    (base / "links" / "theirs").symlink_to("../root")
+    (base / "tmp" / "link").symlink_to("../root")
+    os.chown(base / "links" / "theirs", OTHER, OTHER, follow_symlinks=False)
+    os.chown(base / "home", OTHER, OTHER)
+    assert sheltered(base / "root" / "a")
+    assert sheltered(base / "tmp" / "a")
+    assert sheltered(base / "root" / "a", OTHER)
+    assert not sheltered(base / "home" / "a", OTHER)
+    assert not sheltered(base / "home" / "root" / "a", OTHER)
+    assert not sheltered(base / "links" / "link" / "a", OTHER)
+    assert not sheltered(base / "open" / "a", unsafe=True)
+    assert not sheltered(base / "links" / "theirs" / "a", unsafe=True)
+    assert not sheltered(base / "tmp" / "link" / "a", unsafe=True)
+
+
 def test_links_without_end_are_given_up(base: Path) -> None:
     (base / "one").symlink_to("two")
     (base / "two").symlink_to("one")
@@ -117,9 +175,13 @@ def test_a_file_is_no_directory(base: Path, part: str) -> None:
 
 
 def test_no_descriptor_is_left_open(base: Path) -> None:
+    (base / "open").mkdir()
+    (base / "open").chmod(0o777)
     before = len(list(Path("/proc/self/fd").iterdir()))
     (base / "file").write_bytes(b"")
     for _ in range(5):
         opened(base / "a" / "b" / "c")
+        opened(base / "open" / "d", unsafe=True)
+        refused(base / "open" / "e")
         refused(base / "file" / "a")
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from machinebot.authority.bot_certificates import DELEGATED_LIFE, RENEWABLE_LIFE, read
+from machinebot.authority.visits import Welcome
+from machinebot.clock import rfc3339
 from machinebot.errors import Conflict, Denied, Invalid, MachinebotError, Unavailable
 from machinebot.policy.credential import BotRef, Issued, Purpose
 from machinebot.policy.lifetimes import BACKDATE
@@ -131,6 +133,13 @@ async def test_a_bot_that_is_gone_or_of_another_authority(world: DeskWorld) -> N
     assert await refusal(world.join()) == "BotDeleting"
 
 
+async def test_an_authority_that_is_not_for_the_namespace(world: DeskWorld) -> None:
+    welcome = await world.join()
+    world.signer.update(spec(namespaces=["prod"]), all_generations(), ISSUER)
+    assert await refusal(world.join()) == "AuthorityNotForNamespace"
+    assert issue_refusal(world, shown(welcome), NOW) == "AuthorityNotForNamespace"
+
+
 async def test_what_changes_while_others_are_asked_counts(world: DeskWorld) -> None:
     def lock() -> None:
         world.known_locks = (Lock(name="stop", bot=REF),)
@@ -144,6 +153,33 @@ async def test_what_changes_while_others_are_asked_counts(world: DeskWorld) -> N
 
     world.while_asked = make_anew
     assert await refusal(world.join()) == "JoinTokenUnknown"
+
+    def narrow() -> None:
+        rules = {"allow": [{"serviceAccount": "ci:another"}]}
+        world.tokens["runners"] = join_token(uid="token-9", kubernetes=rules)
+
+    world.while_asked = narrow
+    assert await refusal(world.join(), Conflict) == "Busy"
+    world.while_asked = lambda: None
+    assert await refusal(world.join()) == "RulesNotMatched"
+
+
+async def test_a_join_token_that_is_being_deleted_is_gone(world: DeskWorld) -> None:
+    delegated, secret = await world.join(), await world.join_by_secret()
+    for name, token in world.tokens.items():
+        metadata = token.metadata.model_copy(update={"deletion_timestamp": rfc3339(NOW)})
+        world.tokens[name] = replace(token, metadata=metadata)
+    assert await refusal(world.join()) == await refusal(world.join_by_secret()) == "JoinTokenUnknown"
+    assert await refusal(world.renew(secret, NOW)) == "JoinTokenUnknown"
+    assert {issue_refusal(world, shown(each), NOW) for each in (delegated, secret)} == {"JoinTokenUnknown"}
+
+
+async def test_an_identity_goes_with_the_method_that_it_came_by(world: DeskWorld) -> None:
+    first = await world.join_by_secret()
+    await world.renew(first, NOW + HOUR)
+    # The same object with another method: what had been replaced must not come back to life.
+    world.tokens["secret"] = join_token("secret", "token-2")
+    assert issue_refusal(world, shown(first), NOW + HOUR) == "JoinTokenUnknown"
 
 
 @pytest.mark.parametrize(
@@ -295,6 +331,37 @@ async def test_who_lost_the_answer_gets_it_again_for_the_same_key(world: DeskWor
     assert await refusal(world.join_by_secret()) == "SecretUsed"
 
 
+async def test_an_answer_that_is_given_again_lengthens_nothing(world: DeskWorld) -> None:
+    world.tokens["secret"] = secret_token(expires="2028-01-01T00:00:00Z")
+    first = await world.join_by_secret()
+    later = await world.join_by_secret(now=NOW + 20 * HOUR)
+    assert later.identity.expires_at == first.identity.expires_at
+    # The machine was off for too long: its secret, left on the disk, counts no more.
+    assert await refusal(world.join_by_secret(now=first.identity.expires_at)) == "InstanceExpired"
+    assert await refusal(world.join_by_secret(now=NOW + timedelta(days=20))) == "InstanceExpired"
+
+
+async def test_an_answer_that_is_given_again_holds_no_credentials(world: DeskWorld) -> None:
+    """The public key is no secret: who repeats it has not shown the private one."""
+    world.tokens["secret"] = secret_token(expires="2028-01-01T00:00:00Z")
+    first = await world.join_by_secret(outputs=(request(),))
+    assert isinstance(first.results[0], Issued)
+    again = await world.join_by_secret(outputs=(request(),))
+    assert reasons(again) == ["AskWithIdentity"]
+    key = world.new_key()
+    once = await world.desk.renew(shown(again), key, [request()], address="", now=NOW + HOUR)
+    assert isinstance(once.results[0], Issued)
+    twice = await world.desk.renew(shown(again), key, [request()], address="", now=NOW + 13 * HOUR)
+    assert reasons(twice) == ["AskWithIdentity"]
+    assert twice.identity == once.identity
+    results, _ = world.desk.issue(shown(twice), [request()], address="", now=NOW + 13 * HOUR)
+    assert isinstance(results[0], Issued)
+
+
+def reasons(welcome: Welcome) -> list[str]:
+    return [each.reason for each in welcome.results if isinstance(each, MachinebotError)]
+
+
 async def test_of_two_who_race_one_joins(world: DeskWorld) -> None:
     keys = [world.new_key(), world.new_key()]
     done = await asyncio.gather(*(world.join_by_secret(public_key=key) for key in keys), return_exceptions=True)
@@ -366,6 +433,17 @@ async def test_a_copied_identity_locks_the_instance_for_both(world: DeskWorld) -
     assert "copy" in message
     assert await refusal(world.renew(first, NOW + HOUR + MINUTE)) == "Locked"
     assert issue_refusal(world, shown(first), NOW + HOUR) == "Locked"
+
+
+async def test_a_copy_that_cannot_be_locked_is_told_in_the_audit_log(world: DeskWorld, caplog: pytest.LogCaptureFixture) -> None:
+    async def away(*_: Any) -> None:
+        raise Unavailable("ApiServerAway", "the API server does not answer")
+
+    first = await world.join_by_secret()
+    await world.renew(first, NOW + HOUR)
+    world.ledger.lock = away  # type: ignore[method-assign]
+    assert await refusal(world.renew(first, NOW + HOUR), Unavailable) == "ApiServerAway"
+    assert [entry.message for entry in caplog.records if entry.levelno == logging.ERROR] == ["instance not locked"]
 
 
 async def test_an_identity_that_was_replaced_gets_no_credentials(world: DeskWorld) -> None:

@@ -303,6 +303,10 @@ async def test_update_takes_the_new_spec_and_keeps_who_has_joined() -> None:
     assert (await authority.issue(identity, request(), now=NOW)).lifetime.reduced_by == "the authority's maxTTL (1h)"
     authority.update(spec(requireSessionMFA=True), all_generations(), ISSUER)
     assert await refused(authority, identity) == "SessionMFARequired"
+    authority.update(spec(namespaces=["prod"]), all_generations(), ISSUER)
+    assert await refused(authority, identity) == "AuthorityNotForNamespace"
+    with pytest.raises(Denied, match="AuthorityNotForNamespace"):
+        await joined(authority)
 
 
 def rotated(purpose: Any) -> Any:

@@ -1,6 +1,8 @@
 """Where a request may go, and where it may not."""
 
+import asyncio
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -134,7 +136,7 @@ def answering(*addresses: str) -> Callable[..., list[Any]]:
 
 async def test_what_a_name_leads_to_is_what_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", answering("10.0.0.1", "2001:db8::1"))
-    resolver = Resolver({})
+    resolver = Resolver({}, 4)
     found = await resolver.resolve("issuer.example.test", 8443)
     await resolver.close()
     assert [(each["host"], each["port"], each["family"]) for each in found] == [
@@ -148,21 +150,48 @@ async def test_name_that_leads_to_this_machine_is_refused_whole(
     monkeypatch: pytest.MonkeyPatch, addresses: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", answering(*addresses))
-    resolver = Resolver({})
+    resolver = Resolver({}, 4)
     with pytest.raises(Invalid, match="IssuerRefused"):
         await resolver.resolve("issuer.example.test", 443)
     await resolver.close()
 
 
 async def test_name_of_the_settings_is_not_looked_up() -> None:
-    resolver = Resolver({"issuer.example.test": ("127.0.0.1", 4711)})
+    resolver = Resolver({"issuer.example.test": ("127.0.0.1", 4711)}, 4)
     (found,) = await resolver.resolve("issuer.example.test", 443)
     await resolver.close()
     assert (found["host"], found["port"]) == ("127.0.0.1", 4711)
 
 
 async def test_name_that_leads_nowhere() -> None:
-    resolver = Resolver({})
+    resolver = Resolver({}, 4)
     with pytest.raises(OSError, match=r".+"):
         await resolver.resolve("nobody.invalid", 443)
+    await resolver.close()
+
+
+async def test_a_name_whose_look_up_hangs_holds_one_thread_however_often_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, hanging = threading.Event(), []
+
+    def getaddrinfo(host: str, port: int, *_flags: object) -> list[Any]:
+        if host == "hangs.example.test":
+            hanging.append(host)
+            assert told.wait(60)
+        return answering("10.0.0.1")(host, port)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver = Resolver({}, 2)
+    asked = [asyncio.ensure_future(resolver.resolve("hangs.example.test", 443)) for _ in range(8)]
+    await asyncio.sleep(0)
+    for each in asked[1:]:
+        each.cancel()
+    (found,) = await resolver.resolve("issuer.example.test", 443)
+    assert found["host"] == "10.0.0.1"
+    told.set()
+    assert [each["host"] for each in await asked[0]] == ["10.0.0.1"]
+    assert hanging == ["hangs.example.test"]
+    await resolver.resolve("hangs.example.test", 443)
+    assert len(hanging) == 2, "what was looked up once is looked up anew"
     await resolver.close()

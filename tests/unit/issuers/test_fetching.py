@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -480,3 +481,26 @@ async def test_requests_that_are_not_sent(issuers: Issuers, script: Script, requ
 
 def test_key_that_is_published_is_the_one_of_the_tests() -> None:
     assert json.loads(GOOD)["keys"] == [public_jwk(rsa_key("issuer"), "a")]
+
+
+async def test_issuers_whose_name_servers_hang_do_not_hold_up_what_methods_send(
+    issuers: Issuers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+
+    def getaddrinfo(host: str, port: int, *_flags: object) -> list[Any]:
+        if host.startswith("issuer-"):
+            assert told.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (LOOPBACK, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(fetching, "SECONDS", 60.0)
+    hanging = [asyncio.ensure_future(issuers.keys(f"https://issuer-{number}.example.test", "any")) for number in range(40)]
+    try:
+        with pytest.raises(Invalid, match="IssuerRefused"):  # it was looked up, and leads to this machine
+            await issuers.send(HTTPSRequest("GET", "sts.example.test", "/", {}))
+        assert not any(each.done() for each in hanging)
+    finally:
+        told.set()
+    outcomes = await asyncio.gather(*hanging, return_exceptions=True)
+    assert {each.reason for each in outcomes if isinstance(each, MachinebotError)} == {"IssuerRefused"}

@@ -194,6 +194,8 @@ def test_a_role_that_an_output_does_not_carry_does_not_stop_it(refused: MachineR
 @pytest.mark.parametrize(
     ("fields", "reason", "way_out"),
     [
+        pytest.param({"namespaces": []}, "AuthorityNotForNamespace", "'ci'", id="for nobody"),
+        pytest.param({"namespaces": ["prod", "ci-*", "c"]}, "AuthorityNotForNamespace", "spec.authority", id="for others"),
         pytest.param({"requireSessionMFA": True}, "SessionMFARequired", "requireSessionMFA", id="per-session MFA"),
         pytest.param({"deviceTrustMode": "required"}, "DeviceTrustRequired", "required-for-humans", id="Device Trust"),
     ],

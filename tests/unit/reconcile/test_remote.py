@@ -485,6 +485,14 @@ def test_plan_is_known_elsewhere_alone(authority: RemoteAuthority) -> None:
         authority.plan(bot({"deletionTimestamp": "2027-01-01T00:00:00Z"}), request(), now=NOW)
 
 
+def test_a_namespace_that_the_authority_is_not_for_asks_nobody(authority: RemoteAuthority, server: Server) -> None:
+    authority.update(authority.spec.model_copy(update={"namespaces": ("prod", "c")}))
+    for check in (lambda: authority.check_bot(bot()), lambda: authority.plan(bot(), request(), now=NOW)):
+        with pytest.raises(Denied, match="AuthorityNotForNamespace"):
+            check()
+    assert server.seen == []
+
+
 async def test_identities_that_are_over(authority: RemoteAuthority, here: World, server: Server) -> None:
     identity = await joined(authority)
     for now, reason in (

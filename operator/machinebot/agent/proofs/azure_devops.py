@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
 from machinebot.agent.proofs.base import Wanted, from_environment
 from machinebot.agent.proofs.platforms import token_from
@@ -10,14 +9,12 @@ from machinebot.agent.proofs.platforms import token_from
 API_VERSION: Final = "7.1"
 
 
-def prove(settings: Mapping[str, Any], _wanted: Wanted) -> dict[str, str]:
-    """See `Prove`. Azure fixes the audience."""
+def prove(_settings: Mapping[str, Any], _wanted: Wanted) -> dict[str, str]:
+    """See `Prove`. Azure fixes the audience. A token of a service connection would not say which pipeline uses it."""
     url = from_environment("SYSTEM_OIDCREQUESTURI", "it is set in every job of Azure Pipelines: is this one?")
     password = from_environment(
         "SYSTEM_ACCESSTOKEN", "map it into the step by `env: {SYSTEM_ACCESSTOKEN: $(System.AccessToken)}`"
     )
     asked = f"{url}{'&' if '?' in url else '?'}api-version={API_VERSION}"
-    if settings.get("serviceConnection") is not None:
-        asked += f"&serviceConnectionId={quote(str(settings['serviceConnection']), safe='')}"
     headers = {"Authorization": f"Bearer {password}"}
     return {"token": token_from(asked, "oidcToken", headers, platform="Azure DevOps", body=b"{}")}

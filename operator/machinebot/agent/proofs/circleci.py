@@ -13,4 +13,4 @@ OLDER: Final = "CIRCLE_OIDC_TOKEN"
 def prove(_settings: Mapping[str, Any], _wanted: Wanted) -> dict[str, str]:
     """See `Prove`. CircleCI fixes the audience: the id of the organization."""
     name = NEWER if os.environ.get(NEWER) else OLDER
-    return {"token": from_environment(name, "let the job use a context, without which CircleCI gives no token")}
+    return {"token": from_environment(name, "CircleCI sets it in every job: is this one?")}

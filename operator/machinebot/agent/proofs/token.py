@@ -7,7 +7,7 @@ from machinebot.agent.proofs.base import Wanted, from_environment, from_file, te
 
 ENVIRONMENT: Final = "MACHINEBOT_JOIN_SECRET"
 
-_HINT: Final = "put the secret there that `machinebot tokens add` showed"
+_HINT: Final = "put the secret there that `machinebot tokens add` wrote to --secret-file"
 
 
 def prove(settings: Mapping[str, Any], _wanted: Wanted) -> dict[str, str]:

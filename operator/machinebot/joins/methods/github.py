@@ -55,6 +55,11 @@ CLAIMS: Final = (
     Claim("actor", "actor", "Account that started the run.", Match.GLOB),
     Claim("ref", "ref", "Git ref of the run, such as refs/heads/main.", Match.GLOB),
     Claim("ref_type", "ref_type", "Kind of the ref: branch or tag."),
+    Claim(
+        "event_name",
+        "event_name",
+        "Event that started the run, such as push. Others, such as pull_request_target, run for forks.",
+    ),
 )
 
 METHOD: Final = platform(
@@ -74,7 +79,6 @@ METHOD: Final = platform(
                 "enterprise",
                 "enterprise_id",
                 "environment_node_id",
-                "event_name",
                 "head_ref",
                 "job_workflow_sha",
                 "ref_protected",
