@@ -218,7 +218,7 @@ NO_REASONS: Final = frozenset(
     Accept Account Age Allow AlreadyExists AnswerT Arn Authorization BOOKMARK BearerToken Bot CERTIFICATE CRDs Cluster
     Code Config ConfigMap Connection CustomResourceDefinition DELETE DELETED DNS DaemonSet Date Default DeleteOptions
     Deny Deployment ERROR EdDSA Error Event Expires False GET GetCallerIdentityResponse GetCallerIdentityResult GitHub
-    Google Granted GrantedName HEAD HTTPS Host Issue JWT Join KIND KUBECONFIG KeyT Lease List Load LogFormat Logins
+    Google Granted GrantedName GuestT HEAD HTTPS Host Issue JWT Join KIND KUBECONFIG KeyT Lease List Load LogFormat Logins
     MODIFIED MachineAuthority MachineBot MachineJoinToken MachineJoinTokenSpecWithMethods MachineLock MachineLockSpec
     MachineOutput MachineOutputSpec MachineOutputSpecWithTypes MachineOutputStatus MachineRole Message MessageT Metadata
     Method ModelT Moment Namespace Namespaced Namespaces Normal OIDCSettingsT OKP ObjectRef Old Opaque Outputs PATCH

@@ -1,48 +1,28 @@
-"""The HTTPS server of every replica: TLS, limits and the change of the certificate. What it answers stands in its routes."""
+"""The HTTPS server of every replica: TLS and the change of the certificate. What it answers stands in its routes."""
 
 import asyncio
 import contextlib
 import logging
 import os
-import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from aiohttp import web
-from typing_extensions import override
 
 from machinebot.errors import Invalid, MachinebotError
 from machinebot.web.answers import uniform
 from machinebot.web.certificates import CertificateSource, KeyPair
+from machinebot.web.connections import Connections
+from machinebot.web.places import Bounds
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS: Final = 128
-"""Most connections at a time; others wait in the kernel. One takes up to 300 KiB, most of it the buffer of TLS, so that all of
-them stay below 40 MiB of the 512 that a pod has; and one lasts some milliseconds, so that a full house still serves a hundred a
-second."""
-
-BACKLOG: Final = 128
-"""Most connections that wait to be taken."""
-
-HANDSHAKE_SECONDS: Final = 5.0
-"""Longest TLS handshake."""
-
-CONNECTION_SECONDS: Final = 20.0
-"""Longest life of a connection, from the first byte to the last: who sends or reads slowly does not keep a place."""
-
-IDLE_SECONDS: Final = 5.0
-"""How long a connection of the join API is kept for the next request."""
-
-MAX_LINE: Final = 2048
-"""Longest request line, bytes: the longest path of ours has about 300."""
-
-MAX_FIELD: Final = 8190
-"""Longest header field, bytes: an ETag list or a proxy's trail fits; common servers draw the line there."""
-
-MAX_FIELDS: Final = 64
-"""Most header fields."""
+BOUNDS: Final = Bounds(served=128, each=32, waiting=256, patience=3.0, wait=10.0, stay=20.0)
+"""Connections. One that is served takes up to 300 KiB, most of it the buffer of TLS, and one that waits what the kernel keeps of
+its first bytes, at most 128 KiB: together they stay below 72 MiB of the 512 that a pod has. One lasts some milliseconds, or on a
+slow line a second, so that 32 of one address are enough for the 20 requests a second that it may make, and the wait is long
+enough for the 100 that it may make at once. Clients give up after 30 seconds: after the wait and the stay."""
 
 MAX_BODY: Final = 64 * 1024
 """Largest request body, bytes: the join API's."""
@@ -53,12 +33,6 @@ LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 30.0
 """Pause after a certificate that could not be had."""
 
-ACCEPT_RETRY_SECONDS: Final = 1.0
-"""Pause where no connection can be taken, since the process has no file descriptors left, say."""
-
-STOP_SECONDS: Final = 2.0
-"""Longest time for what is under way at the end."""
-
 
 class HttpsServer:
     """Serves routes over TLS 1.2 or later. Before there is a certificate, handshakes fail.
@@ -67,6 +41,7 @@ class HttpsServer:
         certificate: Where the certificate comes from.
         routes: Each adds what it answers.
         clients: The CAs of client certificates, PEM; a client may show one, and need not.
+        bounds: How many connections, and for how long.
     """
 
     def __init__(
@@ -74,33 +49,22 @@ class HttpsServer:
         certificate: CertificateSource,
         routes: Iterable[Callable[[web.UrlDispatcher], None]],
         clients: Callable[[], bytes] = bytes,
+        bounds: Bounds = BOUNDS,
     ) -> None:
         self._source = certificate
         self._clients = clients
         self._pair: KeyPair | None = None
         self._trusted = b""
-        app = web.Application(middlewares=(uniform,), client_max_size=MAX_BODY)
-        for add in routes:
-            add(app.router)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=STOP_SECONDS,
-            keepalive_timeout=IDLE_SECONDS,
-            max_line_size=MAX_LINE,
-            max_field_size=MAX_FIELD,
-            max_headers=MAX_FIELDS,
-        )
         self._current: ssl.SSLContext | None = None
         self._due = asyncio.Event()
         # Connections begin in this context, which has no certificate, and go on in the one of the moment: a change is one
         # assignment, and nothing of an older certificate is left over, as it would be after a change of the kind of key.
-        self._front = _context()
-        self._front.sni_callback = self._choose
-        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._open: set[asyncio.Task[None]] = set()
-        self._listener: socket.socket | None = None
+        front = _context()
+        front.sni_callback = self._choose
+        self._connections = Connections(bounds, front)
+        self._app = web.Application(middlewares=(self._connections.working, uniform), client_max_size=MAX_BODY)
+        for add in routes:
+            add(self._app.router)
 
     async def start(self, host: str, port: int) -> int:
         """Takes the port and the certificate that is there; returns the port.
@@ -110,11 +74,7 @@ class HttpsServer:
             MachinebotError: The certificate cannot be used.
         """
         self._renew()
-        await self._runner.setup()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        self._listener.setblocking(False)
-        bound = int(self._listener.getsockname()[1])
+        bound = await self._connections.start(self._app, host, port)
         log.info("serving HTTPS", extra={"host": host, "port": bound})
         return bound
 
@@ -130,19 +90,12 @@ class HttpsServer:
     async def run(self) -> None:
         """Serves for ever, once it was started."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._accept(), name="https accept")
+            group.create_task(self._connections.run(), name="https connections")
             group.create_task(self._keep_certificate(), name="https certificate")
 
     async def stop(self) -> None:
         """Ends serving; `run` must have ended."""
-        if self._listener is not None:
-            self._listener.close()
-        if self._open:
-            await asyncio.wait(self._open, timeout=STOP_SECONDS)
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-        await self._runner.cleanup()
+        await self._connections.stop()
 
     # --- the certificate ---------------------------------------------------------------------------------------------
 
@@ -170,87 +123,6 @@ class HttpsServer:
         if pair is not None and (pair, trusted) != (self._pair, self._trusted):
             self._current = _context(pair, trusted)
             self._pair, self._trusted = pair, trusted
-
-    # --- connections -------------------------------------------------------------------------------------------------
-
-    async def _accept(self) -> None:
-        listener = self._listener
-        if listener is None:
-            raise RuntimeError("the server was not started")
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._places.acquire()
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                self._places.release()
-                log.warning("no connection can be taken", extra={"detail": str(error)})
-                await asyncio.sleep(ACCEPT_RETRY_SECONDS)
-                continue
-            task = asyncio.create_task(self._converse(connection), name="https connection")
-            self._open.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._open.discard(task)
-        self._places.release()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("connection failed", exc_info=error)
-
-    async def _converse(self, connection: socket.socket) -> None:
-        """One connection from the handshake to its end."""
-        loop = asyncio.get_running_loop()
-        server = self._runner.server
-        if server is None:
-            raise RuntimeError("the server was not started")
-        protocol = _Connection(server(), loop.create_future())
-        transport: asyncio.BaseTransport | None = None
-        try:
-            async with asyncio.timeout(CONNECTION_SECONDS):
-                transport, _ = await loop.connect_accepted_socket(
-                    lambda: protocol, connection, ssl=self._front, ssl_handshake_timeout=HANDSHAKE_SECONDS
-                )
-                await protocol.ended
-        except (OSError, TimeoutError) as error:
-            # What anybody can cause is nothing that anybody must see.
-            log.debug("connection ended early", extra={"error": type(error).__name__})
-        finally:
-            if isinstance(transport, asyncio.Transport) and not protocol.ended.done():
-                transport.abort()
-
-
-class _Connection(asyncio.Protocol):
-    """aiohttp's handler of one connection, and word of the end: `ended`."""
-
-    def __init__(self, handler: asyncio.Protocol, ended: asyncio.Future[None]) -> None:
-        self._handler = handler
-        self.ended = ended
-
-    @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._handler.connection_made(transport)
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self._handler.data_received(data)
-
-    @override
-    def eof_received(self) -> bool | None:
-        return self._handler.eof_received()
-
-    @override
-    def pause_writing(self) -> None:
-        self._handler.pause_writing()
-
-    @override
-    def resume_writing(self) -> None:
-        self._handler.resume_writing()
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._handler.connection_lost(exc)
-        if not self.ended.done():
-            self.ended.set_result(None)
 
 
 def _context(pair: KeyPair | None = None, clients: bytes = b"") -> ssl.SSLContext:

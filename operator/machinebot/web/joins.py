@@ -3,6 +3,7 @@
 Version 1. No cookie, no CORS: it is no browser's business. `docs/openapi.json` describes it.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -47,13 +48,16 @@ from machinebot.protocol.openapi import document as openapi_document
 from machinebot.reconcile.places import DEFAULT
 from machinebot.resources.meta import first_error
 from machinebot.web.answers import document, problem
-from machinebot.web.limits import Limiter, Rate
+from machinebot.web.limits import Limiter, Rate, source
 from machinebot.web.trust import Trust
 from machinebot.web.turns import Turns
 
 JSON: Final = "application/json"
 
 RequestT = TypeVar("RequestT", bound=Request)
+
+BODY_SECONDS: Final = 5.0
+"""Longest time for a message, once its head is there: who sends slowly does not keep a place."""
 
 TOO_MANY: Final = "TooManyRequests"
 """Reason of 429."""
@@ -64,7 +68,7 @@ class JoinRates:
     """How often who may ask.
 
     Attributes:
-        address: For each client address.
+        address: For each client address, of IPv6 for each network.
         token: For each join token.
     """
 
@@ -203,7 +207,7 @@ class JoinRoutes:
         return measured
 
     def _let_in(self, request: web.Request) -> None:
-        seconds = self._by_address.refused_for(request.remote)
+        seconds = self._by_address.refused_for(source(request.remote))
         if seconds:
             raise _TooManyError(seconds, "this address")
         if not self._ready():
@@ -214,10 +218,11 @@ class JoinRoutes:
 
         Raises:
             Invalid: It is none; the text shows nothing of it.
+            HTTPException: It does not come, or is too large.
         """
         if request.content_type != JSON:
             raise Invalid("MessageUnreadable", f"send JSON, with Content-Type: {JSON}")
-        data = await request.read()
+        data = await _body(request)
         if len(data) > MAX_REQUEST:
             raise Invalid("MessageUnreadable", f"a message has at most {MAX_REQUEST} bytes")
         try:
@@ -271,6 +276,16 @@ class _TooManyError(Exception):
     def __init__(self, seconds: int, who: str) -> None:
         super().__init__(f"too many requests of {who}: ask again in {seconds} s")
         self.seconds = seconds
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(reason=f"the message did not come within {BODY_SECONDS:.0f} s") from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise Invalid("MessageUnreadable", "the message does not come to its end") from None
 
 
 def _answer(message: Message) -> web.Response:

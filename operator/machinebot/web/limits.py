@@ -1,13 +1,17 @@
-"""How often who may ask: token buckets by client address and by join token, bounded in number."""
+"""How often who may ask: token buckets by the source of a request and by join token, bounded in number."""
 
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 MAX_BUCKETS: Final = 10_000
 """Most buckets that are kept; the one that was used least lately is dropped, which fills it again."""
+
+NETWORK: Final = 64
+"""Bits of an IPv6 address that name the network: a host chooses the others as it likes (RFC 4291, section 2.5.1; RFC 8981)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +50,16 @@ class Limiter:
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
         return 0 if let_through else max(1, math.ceil((1 - left) / self._rate.per_second))
+
+
+def source(address: str | None) -> str:
+    """Whom a client counts for: its IPv4 address, or the network of its IPv6 address, in which it may take any other one."""
+    try:
+        found = ip_address(address or "")
+    except ValueError:
+        return address or ""
+    if not isinstance(found, IPv6Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(IPv6Network((int(found), NETWORK), strict=False))

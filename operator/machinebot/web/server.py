@@ -1,18 +1,32 @@
 """The HTTP server of every replica: `/healthz`, `/readyz`, `/metrics`."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from machinebot.web.answers import Handler
+from machinebot.web.connections import Connections
+from machinebot.web.places import Bounds
+from machinebot.web.scrapes import Scrapes
 
 log = logging.getLogger(__name__)
 
+BOUNDS: Final = Bounds(served=32, each=8, waiting=32, patience=1.0, wait=4.0, stay=15.0)
+"""Connections. The kubelet and each Prometheus need one or two, for milliseconds. Of a probe the kubelet waits 5 seconds for the
+answer: no address takes its place, and where several have taken them all, it has one after a second. Prometheus gives up after 10
+seconds."""
+
 MAX_REQUEST: Final = 16 * 1024
 """Largest request body, bytes: nothing here takes one."""
+
+PIECE: Final = 64 * 1024
+"""Bytes of an answer that are written at a time: of one that is read slowly, no more is kept for each reader."""
 
 Probe = Callable[[], str | None]
 """Says what is wrong, or None."""
@@ -25,15 +39,18 @@ class Server:
         registry: Where the metrics are.
         healthy: For `/healthz`: what is wrong so that a restart would help.
         ready: For `/readyz`: what is wrong so that nobody should be sent here.
+        bounds: How many connections, and for how long.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, healthy: Probe, ready: Probe) -> None:
-        self._registry = registry
-        app = web.Application(client_max_size=MAX_REQUEST)
-        app.router.add_get("/healthz", _answer(healthy))
-        app.router.add_get("/readyz", _answer(ready))
-        app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2)
+    def __init__(self, registry: CollectorRegistry, *, healthy: Probe, ready: Probe, bounds: Bounds = BOUNDS) -> None:
+        self._scrapes = Scrapes(registry)
+        self._app = web.Application(middlewares=(_alone,), client_max_size=MAX_REQUEST)
+        self._app.router.add_get("/healthz", _answer(healthy))
+        self._app.router.add_get("/readyz", _answer(ready))
+        self._app.router.add_get("/metrics", self._metrics)
+        # A request that we work on keeps no place here: one of a probe is answered at once, and a scrape can be asked for again.
+        self._connections = Connections(bounds)
+        self._running: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Begins to serve; returns the port.
@@ -41,21 +58,44 @@ class Server:
         Raises:
             OSError: The address cannot be used.
         """
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        bound = int(self._runner.addresses[0][1])
+        bound = await self._connections.start(self._app, host, port)
+        self._running = asyncio.create_task(self._connections.run(), name="http connections")
         log.info("serving", extra={"host": host, "port": bound})
         return bound
 
     async def stop(self) -> None:
         """Ends serving."""
-        await self._runner.cleanup()
+        if self._running is not None:
+            self._running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._running
+        await self._connections.stop()
+        await self._scrapes.close()
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        # 70,000 samples at 10,000 outputs: in a thread, so that the work goes on meanwhile.
-        text = await asyncio.to_thread(generate_latest, self._registry)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        text = memoryview(await self._scrapes.get())
+        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_LATEST})
+        response.content_length = len(text)
+        response.force_close()
+        # Whoever has gone away is no trouble of ours.
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            if request.method == "GET":
+                for begin in range(0, len(text), PIECE):
+                    await response.write(text[begin : begin + PIECE])
+        return response
+
+
+@web.middleware
+async def _alone(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One request a connection: none is open without being used."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        error.force_close()
+        raise
+    response.force_close()
+    return response
 
 
 def _answer(probe: Probe) -> Callable[[web.Request], Awaitable[web.Response]]:

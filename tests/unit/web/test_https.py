@@ -1,116 +1,31 @@
-"""The HTTPS server over real connections: TLS, limits, the change of the certificate, and the one shape of every answer."""
+"""The HTTPS server over real connections: TLS, the change of the certificate, and the one shape of every answer."""
 
 import asyncio
 import http.client
 import json
-import socket
 import ssl
 import time
 import warnings
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from machinebot.authority.generations import Generation
 from machinebot.authority.serving import serving_certificate
-from machinebot.errors import Conflict, Denied, Invalid, NotFound, Unavailable
+from machinebot.errors import Invalid
 from machinebot.outputs.trust import PIECES, pieces
 from machinebot.policy.credential import Purpose, TrustBundle
-from machinebot.web import https
+from machinebot.web import connections, https
 from machinebot.web.certificates import FileCertificate, KeyPair, SignedCertificate
 from machinebot.web.https import HttpsServer
-from machinebot.web.trust import TrustRoutes
-from support.clock import SteppedClock
-from support.verifier import Answer, fetch, trusting
+from support.verifier import fetch, trusting
 from support.waiting import eventually_async
-from unit.authority.builders import CLUSTER, DAY, ISSUER, NOW, all_generations, ca
-
-NAMES = ("machinebot.system.svc", "localhost")
-TRUST = TrustBundle(CLUSTER, ISSUER, tuple(each.anchor for several in all_generations().values() for each in several))
-
-
-class Clock(SteppedClock):
-    """Stands at NOW until it is stepped."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.time = NOW
-
-    def now(self):
-        return self.time
-
-
-@dataclass
-class Trusts:
-    """One authority."""
-
-    known: dict[str, TrustBundle] = field(default_factory=lambda: {"default": TRUST})
-
-    def get(self, name: str) -> TrustBundle:
-        if name == "young":
-            raise Unavailable("AuthorityNotReady", "wait")
-        if name not in self.known:
-            raise NotFound("AuthorityMissing", "there is none")
-        return self.known[name]
-
-
-FAILURES: dict[str, Exception] = {
-    "invalid": Invalid("A", "wrong"),
-    "denied": Denied("B", "no"),
-    "conflict": Conflict("C", "changed"),
-    "crash": RuntimeError("secret text"),
-}
-
-
-def failing(router: web.UrlDispatcher) -> None:
-    async def fail(request: web.Request) -> web.Response:
-        raise FAILURES[request.match_info["how"]]
-
-    async def large(_request: web.Request) -> web.Response:
-        return web.Response(body=b"x" * 64 * 1024 * 1024)
-
-    async def echo(request: web.Request) -> web.Response:
-        return web.Response(body=await request.read())
-
-    router.add_get("/fail/{how}", fail)
-    router.add_get("/large", large)
-    router.add_post("/echo", echo)
-
-
-@dataclass
-class Served:
-    """A server, what it is told, and a client."""
-
-    server: HttpsServer
-    port: int
-    clock: Clock
-    trusts: Trusts
-    issuer: list[tuple[str, Generation]]
-    tls: ssl.SSLContext
-
-    async def get(self, path: str, *, method: str = "GET", **headers: str) -> Answer:
-        return await asyncio.to_thread(lambda: fetch(self.port, path, self.tls, method=method, **headers))
-
-
-@pytest.fixture
-async def served() -> AsyncIterator[Served]:
-    clock, trusts, issuer = Clock(), Trusts(), [(CLUSTER, ca(Purpose.IDENTITY))]
-    source = SignedCertificate(lambda: issuer[-1] if issuer else None, NAMES, clock)
-    server = HttpsServer(source, (TrustRoutes(trusts).add_to, failing))
-    port = await server.start("127.0.0.1", 0)
-    running = asyncio.create_task(server.run())
-    yield Served(server, port, clock, trusts, issuer, trusting(ca(Purpose.IDENTITY).anchor.public, any_time=True))
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await server.stop()
-
+from unit.authority.builders import CLUSTER, DAY, ISSUER, NOW, ca
+from unit.web.serving import NAMES, TRUST, Clock, Served, read_to_the_end
 
 # --- answers ------------------------------------------------------------------------------------------------------------
 
@@ -204,26 +119,16 @@ async def test_a_large_body_is_refused(served: Served) -> None:
 @pytest.mark.parametrize(
     ("path", "headers"),
     [
-        pytest.param("/" + "x" * https.MAX_LINE, {}, id="a long line"),
-        pytest.param("/jwks", {"X": "x" * (https.MAX_FIELD + 1)}, id="a long field"),
-        pytest.param("/jwks", {f"X{number}": "x" for number in range(https.MAX_FIELDS + 1)}, id="many fields"),
+        pytest.param("/" + "x" * connections.MAX_LINE, {}, id="a long line"),
+        pytest.param("/jwks", {"X": "x" * (connections.MAX_FIELD + 1)}, id="a long field"),
+        pytest.param("/jwks", {f"X{number}": "x" for number in range(connections.MAX_FIELDS + 1)}, id="many fields"),
     ],
 )
 async def test_a_large_head_is_refused(served: Served, path: str, headers: dict[str, str]) -> None:
     assert (await served.get(path, **headers)).status == 400
 
 
-# --- connections --------------------------------------------------------------------------------------------------------
-
-
-async def test_a_connection_is_for_one_request(served: Served) -> None:
-    answer = await served.get("/jwks")
-    assert answer.headers["connection"] == "close"
-    await eventually_async("it is gone", lambda: _none_open(served))
-
-
-async def _none_open(served: Served) -> bool:
-    return not served.server._open
+# --- TLS ------------------------------------------------------------------------------------------------------------------
 
 
 async def test_old_tls_is_refused(served: Served) -> None:
@@ -236,78 +141,6 @@ async def test_old_tls_is_refused(served: Served) -> None:
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(OSError, match=r"(?i)ssl|reset"):
         await asyncio.to_thread(lambda: fetch(served.port, "/jwks", old))
-
-
-SILENT: dict[str, bytes] = {
-    "nothing": b"",
-    "no TLS": b"GET /jwks HTTP/1.1\r\nHost: x\r\n\r\n",
-    "half a hello": b"\x16\x03\x01\x02\x00\x01\x00",
-}
-
-
-@pytest.mark.parametrize("sent", SILENT.values(), ids=SILENT)
-async def test_who_does_not_shake_hands_is_dropped(served: Served, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(https, "HANDSHAKE_SECONDS", 0.3)
-    with socket.create_connection(("127.0.0.1", served.port)) as connection:
-        connection.sendall(sent)
-        connection.settimeout(10)
-        await asyncio.to_thread(_read_to_the_end, connection)
-    assert (await served.get("/jwks")).status == 200
-
-
-def _read_to_the_end(connection: socket.socket) -> int:
-    count = 0
-    try:
-        while data := connection.recv(65536):
-            count += len(data)
-    except ConnectionError:
-        pass
-    return count
-
-
-SLOW: dict[str, bytes] = {
-    "no request": b"",
-    "half a line": b"GET /jw",
-    "no end of the head": b"GET /jwks HTTP/1.1\r\nHost: x\r\n",
-    "an answer that nobody reads": b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("sent", SLOW.values(), ids=SLOW)
-async def test_who_is_slow_does_not_keep_a_place(served: Served, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(https, "CONNECTION_SECONDS", 0.5)
-    with socket.create_connection(("127.0.0.1", served.port)) as raw:
-        raw.settimeout(10)
-        connection = await asyncio.to_thread(lambda: served.tls.wrap_socket(raw, server_hostname="localhost"))
-        with connection:
-            await asyncio.to_thread(connection.sendall, sent)
-            await eventually_async("it is dropped", lambda: _none_open(served), seconds=10)
-
-
-async def test_more_connections_than_places_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(https, "MAX_CONNECTIONS", 2)
-    server = HttpsServer(
-        SignedCertificate(lambda: (CLUSTER, ca(Purpose.IDENTITY)), NAMES, Clock()), (TrustRoutes(Trusts()).add_to,)
-    )
-    port = await server.start("127.0.0.1", 0)
-    running = asyncio.create_task(server.run())
-    tls = trusting(ca(Purpose.IDENTITY).anchor.public, any_time=True)
-    try:
-        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
-
-        async def full() -> bool:
-            return len(server._open) == 2
-
-        await eventually_async("all places are taken", full)
-        waiting = asyncio.create_task(asyncio.to_thread(lambda: fetch(port, "/jwks", tls)))
-        assert not (await asyncio.wait({waiting}, timeout=0.3))[0]
-        silent[0].close()
-        assert (await waiting).status == 200
-        silent[1].close()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await server.stop()
 
 
 # --- the certificate ----------------------------------------------------------------------------------------------------
@@ -336,17 +169,14 @@ async def test_without_a_certificate_handshakes_fail_until_there_is_one(served: 
 
 async def test_a_new_certificate_is_shown_from_then_on_and_old_connections_go_on(served: Served) -> None:
     before = (await served.get("/jwks")).certificate
-    with socket.create_connection(("127.0.0.1", served.port)) as raw:
-        raw.settimeout(10)
-        held = await asyncio.to_thread(lambda: served.tls.wrap_socket(raw, server_hostname="localhost"))
+    with await served.send(b"") as held:
         served.clock.time = NOW + DAY / 2
         served.server._renew()
         after = (await served.get("/jwks")).certificate
         assert after != before
         assert held.getpeercert(binary_form=True) == before
-        with held:
-            await asyncio.to_thread(held.sendall, b"GET /jwks HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert await asyncio.to_thread(_read_to_the_end, held) > 0
+        await asyncio.to_thread(held.sendall, b"GET /jwks HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asyncio.to_thread(read_to_the_end, held)).startswith(b"HTTP/1.1 200")
     served.server._renew()
     assert (await served.get("/jwks")).certificate == after, "one that is not due is kept"
 

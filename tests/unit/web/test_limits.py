@@ -1,9 +1,10 @@
 """Token buckets: a burst, then a rate; each key alone; bounded in number."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machinebot.web.limits import MAX_BUCKETS, Limiter, Rate
+from machinebot.web.limits import MAX_BUCKETS, Limiter, Rate, source
 
 
 class Time:
@@ -63,3 +64,22 @@ def test_nobody_below_the_rate_is_refused_and_nobody_gets_more_than_it(pauses: l
     for _ in range(30):
         assert calm.refused_for("a") == 0
         time.now += 1.001 / rate
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("no address", "no address"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_whom_an_address_counts_for(address: str | None, expected: str) -> None:
+    assert source(address) == expected
