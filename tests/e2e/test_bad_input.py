@@ -267,5 +267,5 @@ def test_what_was_wrong_becomes_ready_once_it_is_put_right(place: Place):
         bot(place.namespace, f"bot-{token}", place.names["good"]),
         output(place.namespace, f"self-{token}", "good"),
     )
-    wait_ready(place.cluster, place.namespace, *(f"machineoutput/{name}" for name in names), seconds=10)
+    wait_ready(place.cluster, place.namespace, *(f"machineoutput/{name}" for name in names), seconds=60)
     place.cluster.kubectl("delete", "machinerole", later)

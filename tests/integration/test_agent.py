@@ -5,13 +5,14 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from controlplane.cluster import ControlPlane
+from controlplane.ports import ReservedPort
 from machinebot.client.pins import pin_of
 from machinebot.joins.methods.token import secret_hash
 from support.agents import AgentFiles, notified, stop
@@ -76,18 +77,15 @@ def by_pod(
 
 
 @pytest.fixture
-def by_secret(tenant: Tenant, bot: str, client: Client, seen: Callable[[str], str], tmp_path: Path) -> AgentFiles:
+def by_secret(tenant: Tenant, bot: str, client: Client, seen: Callable[[str], str], tmp_path: Path) -> Iterator[AgentFiles]:
     """An agent with a secret in its environment."""
     name = seen(join_token(tenant, "machine", bot=bot, expires=EXPIRES, token={"secretHash": secret_hash(SECRET)}))
     onboarding = {"namespace": tenant.namespace, "joinToken": name, "method": "token"}
-    more = {"health": {"listen": f"127.0.0.1:{free_port()}"}}
+    held = ReservedPort(socket.SO_REUSEADDR)
+    more = {"health": {"listen": f"127.0.0.1:{held.number}"}}
     environment = {"MACHINEBOT_JOIN_SECRET": SECRET}
-    return AgentFiles(tmp_path, client.port, client.authority, onboarding, OUTPUTS, more, environment)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    yield AgentFiles(tmp_path, client.port, client.authority, onboarding, OUTPUTS, more, environment)
+    held.release()
 
 
 def run(*command: str | Path) -> str:

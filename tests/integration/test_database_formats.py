@@ -83,7 +83,7 @@ def meet(server: TLSServer, files: TLSFiles, *, certificate: bool = True) -> str
     if certificate:
         options["tlsCertificateKeyFile"] = str(files.certificate)
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
-        "localhost", server.port, directConnection=True, serverSelectionTimeoutMS=1500, connectTimeoutMS=1000, **options
+        "localhost", server.port, directConnection=True, serverSelectionTimeoutMS=5000, connectTimeoutMS=4000, **options
     )
     with client, pytest.raises(pymongo.errors.PyMongoError) as raised:
         client.admin.command("ping")

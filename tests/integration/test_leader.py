@@ -31,7 +31,7 @@ RETRY = 0.02
 
 LEASE = "test"
 
-QUICK: dict[str, Any] = {"lease_duration": 3.0, "lease_renew_deadline": 2.0, "lease_retry": 0.2}
+QUICK: dict[str, Any] = {"lease_duration": 6.0, "lease_renew_deadline": 4.0, "lease_retry": 0.2}
 """Whole operators run by the machine's clock: short, and long enough for two busy cores."""
 
 

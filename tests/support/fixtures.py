@@ -28,6 +28,7 @@ def operator_of_module(stage: Stage, authority: str) -> Iterator[RunningOperator
     with stage.operator() as operator:
         operator.wait_leading()
         stage.authority_ready(authority)
+        operator.wait_serving()
         yield operator
 
 
@@ -45,6 +46,7 @@ def running(operator_of_module: RunningOperator) -> Iterator[RunningOperator]:
     else:
         operator_of_module.start()
         operator_of_module.wait_leading()
+        operator_of_module.wait_serving()
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ class RunningOperator:
         """Start it, for the first time or again, and return when it serves. It keeps its name, its clock and nothing else."""
         if self.running:
             raise RuntimeError("the operator runs already")
+        self._let_go()
         self._alive, self._failure = None, None
         self._begun.clear()
         _login.enter(self._watch_kubeconfig)
@@ -169,6 +170,10 @@ class RunningOperator:
         """Return once it leads, has seen the cluster once and has nothing left to do."""
         eventually("the operator leads", self._leads)
         self.wait_quiet()
+
+    def wait_serving(self) -> None:
+        """Return once its HTTPS has a certificate, knows the trust of the authority `default`, and who may join."""
+        eventually("the operator serves", lambda: self._serves)
 
     # --- looking into it -----------------------------------------------------------------------------------------------
 
@@ -257,6 +262,15 @@ class RunningOperator:
         picture = None if self._alive is None else self._alive.operator._picture
         return picture is not None and picture.term.swept_at is not None
 
+    @property
+    def _serves(self) -> bool:
+        operator = self._parts.operator
+        try:
+            known = bool(operator._trust.get("default").anchors)
+        except MachinebotError:
+            return False
+        return known and operator._https.has_certificate and operator._roster.is_complete
+
     async def _look(self) -> None:
         sweep = self._term._sweep
         assert sweep is not None
@@ -274,8 +288,13 @@ class RunningOperator:
             return
         self._thread.join(timeout=30)
         assert not self.running, "the operator does not end"
-        self._thread = None
-        _login.leave()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The thread has ended, by itself or not."""
+        if self._thread is not None:
+            self._thread = None
+            _login.leave()
 
     def _run(self) -> None:
         try:

@@ -16,6 +16,7 @@ from controlplane.cluster import ControlPlane
 from support.cluster import Json
 from support.stage import API_VERSION, Stage, Tenant
 from support.verifier import HOST, public_of, trusting
+from support.waiting import eventually
 
 SSH = {"name": "ssh", "usages": ["ssh-user"]}
 X509 = {"name": "x509", "usages": ["identity"]}
@@ -142,6 +143,10 @@ def pod_token(plane: ControlPlane, namespace: str, account: str = "default", *, 
             "containers": [{"name": "none", "image": "none"}],
         },
     }
+    eventually(
+        "the ServiceAccount",
+        lambda: plane.kubectl("get", "serviceaccount", account, f"--namespace={namespace}", "--ignore-not-found"),
+    )
     plane.kubectl("create", "--filename=-", input=json.dumps(body))
     command = ("create", "token", account, f"--namespace={namespace}", f"--audience={audience}", f"--duration={seconds}s")
     return plane.kubectl(*command, "--bound-object-kind=Pod", f"--bound-object-name={name}").strip()

@@ -5,6 +5,7 @@ import datetime as dt
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import ssl
@@ -160,12 +161,29 @@ class ControlPlane:
 
     @contextlib.contextmanager
     def api_server_stopped(self) -> Iterator[None]:
-        """The API server is gone inside the block (connections are refused) and ready again after it."""
+        """The API server is gone inside the block (connections are refused) and ready again after it.
+
+        The controller manager is gone too, and does its work again after the block: left alone with refused connections it
+        backs off for more than a minute, and what comes next would wait for ServiceAccounts and for the end of namespaces.
+        """
+        managed = self._controller_manager.running
+        self._controller_manager.stop()
         self.stop_api_server()
         try:
             yield
         finally:
             self.start_api_server()
+            if managed:
+                self._controller_manager.start()
+                self._wait_for_controllers()
+
+    def _wait_for_controllers(self) -> None:
+        """Returns once a new namespace has its ServiceAccount."""
+        name = f"probe-{secrets.token_hex(4)}"
+        self.kubectl("create", "namespace", name)
+        wanted = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        wait_until(wanted, lambda: self._get(wanted)[0] == http.HTTPStatus.OK, seconds=START_SECONDS, parts=self._parts)
+        self.kubectl("delete", "namespace", name, "--wait=false")
 
     @contextlib.contextmanager
     def api_server_paused(self) -> Iterator[None]:

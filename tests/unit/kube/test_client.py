@@ -449,7 +449,7 @@ async def test_a_stream_that_falls_silent(server: Server, clients: Clients, monk
     async def silence(_request: web.Request) -> None:
         await never.wait()
 
-    monkeypatch.setattr(client_module, "WATCH_SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(client_module, "WATCH_SILENCE_SECONDS", 2.0)
     streaming(server, event(1), end=silence)
     found: list[str] = []
     error = await error_of(collected(clients.client(server.url), found))

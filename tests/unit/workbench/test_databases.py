@@ -66,7 +66,8 @@ def test_the_newest_postgresql_of_debian_is_taken(tmp_path: Path, monkeypatch: p
     ids=["it fails", "it takes too long"],
 )
 def test_a_program_that_makes_files_and_fails_shows_why(script: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases, "MAKE_SECONDS", 1.0)
+    if "done after" in words:
+        monkeypatch.setattr(databases, "MAKE_SECONDS", 1.0)
     with pytest.raises(ProgramError, match=words):
         databases.make([sys.executable, "-c", script], what="it")
 
