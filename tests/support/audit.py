@@ -43,7 +43,9 @@ class Audit:
     def since(self, mark: int, *, user: str, namespace: str) -> list[Write]:
         """What the user wrote in the namespace after the mark, refused writes included, oldest first."""
         with self._path.open("rb") as log:
-            log.seek(mark)
+            log.seek(max(0, mark - 1))
+            if mark:
+                log.readline()  # the end of the line before, or of one that was being written at the mark
             lines = log.read().splitlines(keepends=True)
         found = [_write(json.loads(line)) for line in lines if line.endswith(b"\n")]
         return [
