@@ -10,7 +10,6 @@ import logging
 import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -108,6 +107,49 @@ class _Entry:
         return not _within(self.tried_at, RETRY if self.keys is None else COOLDOWN, now)
 
 
+class _Pool:
+    """Connections that are made at first use, since they belong to the running loop. What one pool waits for holds up no other.
+
+    Args:
+        session: Makes them, for a number of threads that look names up.
+        threads: See `Resolver`.
+    """
+
+    def __init__(self, session: Callable[[int], aiohttp.ClientSession], threads: int) -> None:
+        self._make = session
+        self._threads = threads
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self, method: str, url: URL, longest: int, *, headers: Mapping[str, str], body: bytes = b"") -> HTTPSAnswer:
+        """The answer to a request.
+
+        Raises:
+            aiohttp.ClientError: It is too long, or there is none.
+        """
+        if self._session is None:
+            self._session = self._make(self._threads)
+        async with self._session.request(
+            method,
+            url,
+            headers=headers,
+            data=body or None,
+            allow_redirects=False,
+            skip_auto_headers=_AUTOMATIC,
+        ) as response:
+            parts, length = [], 0
+            while part := await response.content.read(_CHUNK):
+                length += len(part)
+                if length > longest:
+                    raise aiohttp.ClientPayloadError("too long")
+                parts.append(part)
+            return HTTPSAnswer(status=response.status, body=b"".join(parts))
+
+    async def close(self) -> None:
+        """Closes them."""
+        if self._session is not None:
+            await self._session.close()
+
+
 class Issuers:
     """`joins.base.Outside`, over the network.
 
@@ -136,17 +178,16 @@ class Issuers:
         self._counted = counted
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._issuers: aiohttp.ClientSession | None = None
-        self._services: aiohttp.ClientSession | None = None
+        self._issuers = _Pool(self._session, _ISSUERS_THREADS)
+        self._services = _Pool(self._session, _SERVICES_THREADS)
 
     async def close(self) -> None:
         """Ends fetches that are under way, and closes the connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for session in (self._issuers, self._services):
-            if session is not None:
-                await session.close()
+        for pool in (self._issuers, self._services):
+            await pool.close()
 
     async def review(self, token: str, audience: str) -> Mapping[str, Any]:
         """See `joins.base.Outside`."""
@@ -179,17 +220,7 @@ class Issuers:
         url = _url_of(request)
         try:
             async with asyncio.timeout(SECONDS):
-                if self._services is None:
-                    self._services = self._session(_SERVICES_THREADS)
-                asked = self._services.request(
-                    request.method,
-                    url,
-                    headers=request.headers,
-                    data=request.body or None,
-                    allow_redirects=False,
-                    skip_auto_headers=_AUTOMATIC,
-                )
-                return await _read(asked, MAX_ANSWER)
+                return await self._services.ask(request.method, url, MAX_ANSWER, headers=request.headers, body=request.body)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.warning("a request of a join method failed", extra={"host": request.host, "error": type(error).__name__})
             raise Unavailable("ServiceAway", f"{request.host} gives no usable answer over HTTPS") from None
@@ -252,22 +283,19 @@ class Issuers:
         Raises:
             aiohttp.ClientError: Or another sign that nothing does.
         """
-        if self._issuers is None:
-            self._issuers = self._session(_ISSUERS_THREADS)
-        answer = await _read(self._issuers.get(url, headers=_HEADERS, allow_redirects=False), longest)
+        answer = await self._issuers.ask("GET", url, longest, headers=_HEADERS)
         if answer.status != 200:  # noqa: PLR2004 - HTTP OK
             raise aiohttp.ClientPayloadError(f"status {answer.status}")
         return answer.body
 
     def _session(self, threads: int) -> aiohttp.ClientSession:
-        """A pool of connections; made at first use, since it belongs to the running loop. What one pool waits for never holds
-        up the other.
-        """
+        if self._ssl is None:
+            self._ssl = ssl.create_default_context()
         connector = aiohttp.TCPConnector(
             limit=_CONNECTIONS,
             use_dns_cache=False,
             resolver=Resolver(self._connect, threads),
-            ssl=self._ssl or ssl.create_default_context(),
+            ssl=self._ssl,
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -276,22 +304,6 @@ class Issuers:
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=SECONDS),
         )
-
-
-async def _read(asked: AbstractAsyncContextManager[aiohttp.ClientResponse], longest: int) -> HTTPSAnswer:
-    """The answer to a request.
-
-    Raises:
-        aiohttp.ClientError: It is too long, or there is none.
-    """
-    async with asked as response:
-        parts, length = [], 0
-        while part := await response.content.read(_CHUNK):
-            length += len(part)
-            if length > longest:
-                raise aiohttp.ClientPayloadError("too long")
-            parts.append(part)
-        return HTTPSAnswer(status=response.status, body=b"".join(parts))
 
 
 def _within(moment: datetime | None, span: timedelta, now: datetime) -> bool:
