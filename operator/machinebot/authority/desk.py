@@ -119,7 +119,11 @@ class Desk:
             proved = await self._judge(case, attempt, now)
             # Read again: locks, the join token and the bot may have changed while others were asked.
             case = self._same(case, now)
-            identity, again = await self._admit(case, attempt, now)
+            new = self._newcomer(case, attempt, now)
+            if case.token.method.renewable:
+                identity, again = await self._consume(case, new, now)
+            else:
+                identity, again = self._returning(case, attempt, new, now), False
             welcome = self._welcome(case, identity, key, attempt.outputs, now, again=again)
         except MachinebotError as error:
             audit.warning(
@@ -280,11 +284,11 @@ class Desk:
         asked = Asked(cluster_name=case.signer.spec.cluster_name, challenge=challenge, now=now)
         return await method.verify(case.token.settings, proof, asked, self._outside)
 
-    async def _admit(self, case: _Case, attempt: Attempt, now: datetime) -> tuple[InstanceIdentity, bool]:
-        """Who it is from now on: a new instance, or the one that it shows to be; and whether that was answered before."""
+    def _newcomer(self, case: _Case, attempt: Attempt, now: datetime) -> InstanceIdentity:
+        """A new instance."""
         token, bot = case.token, case.bot
         life = RENEWABLE_LIFE if token.method.renewable else DELEGATED_LIFE
-        new = InstanceIdentity(
+        return InstanceIdentity(
             bot=case.ref,
             bot_uid=bot.metadata.uid,
             instance=str(uuid.uuid4()),
@@ -295,22 +299,26 @@ class Desk:
             key=key_digest(attempt.public_key),
             expires_at=self._end(case, life, now),
         )
-        if token.method.renewable:
-            return await self._consume(case, new, now)
+
+    def _returning(self, case: _Case, attempt: Attempt, new: InstanceIdentity, now: datetime) -> InstanceIdentity:
+        """Who it is from now on: the instance that it shows to be, or the new one."""
         if attempt.presented is None:
-            return new, False
+            return new
         try:
-            again, shown = self._known(attempt.presented, now)
+            known, shown = self._known(attempt.presented, now)
         except Denied as error:
             if error.reason == "Locked":
                 raise
-            return new, False
-        if _incarnation(again) != _incarnation(case):
-            return new, False
-        return replace(new, instance=shown.instance, generation=shown.generation + 1), False
+            return new
+        if _incarnation(known) != _incarnation(case):
+            return new
+        return replace(new, instance=shown.instance, generation=shown.generation + 1)
 
     async def _consume(self, case: _Case, new: InstanceIdentity, now: datetime) -> tuple[InstanceIdentity, bool]:
-        """Uses up the secret. Who comes again with the same public key has lost the answer, and gets it once more."""
+        """Uses up the secret; who it is from now on, and whether that was answered before.
+
+        Who comes again with the same public key has lost the answer, and gets it once more.
+        """
         for _ in range(_TRIES):
             entry = await self._ledger.read(case.token)
             stored = entry.instance
