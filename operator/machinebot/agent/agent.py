@@ -278,9 +278,9 @@ class Agent:
         except MachinebotError:
             # The membership tells of it. An identity that is still good is used meanwhile.
             return [each.work for each in asked] + waiting[MAX_OUTPUTS:]
-        later = [each for each in asked if _is_for_later(answered.outputs.get(each.work.output.name))]
-        self._take([each for each in asked if each not in later], answered, now)
-        return [each.work for each in later] + waiting[MAX_OUTPUTS:]
+        later = {name for name, answer in answered.outputs.items() if _is_for_later(answer)}
+        self._take([each for each in asked if each.work.output.name not in later], answered, now)
+        return [each.work for each in asked if each.work.output.name in later] + waiting[MAX_OUTPUTS:]
 
     def _issue(self, batch: Sequence[_Work], now: datetime) -> None:
         asked = self._prepared(batch, now)
@@ -385,9 +385,9 @@ class Agent:
         return max(min(moment for moment in moments if moment is not None), now + SHORTEST)
 
 
-def _is_for_later(answer: OutputAnswer | None) -> bool:
+def _is_for_later(answer: OutputAnswer) -> bool:
     """Whether the output is to be asked for with the identity that came: the answer to an earlier join or renewal was lost."""
-    return answer is not None and answer.problem is not None and answer.problem.reason == ASK_WITH_IDENTITY
+    return answer.problem is not None and answer.problem.reason == ASK_WITH_IDENTITY
 
 
 def _state(work: _Work, now: datetime) -> OutputState:

@@ -1,6 +1,5 @@
 """`machinebot trust`: one piece of the trust bundle for a shell, from the API server or over HTTPS."""
 
-import asyncio
 import ssl
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -9,12 +8,12 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import ValidationError
 
-from machinebot.cli.cluster import kubeconfig
+from machinebot.cli.cluster import on_cluster
 from machinebot.client.pins import pins_of
 from machinebot.clock import parse_rfc3339
 from machinebot.errors import Invalid, MachinebotError, NotFound, Unavailable
 from machinebot.kube.client import Json
-from machinebot.kube.commandline import connect
+from machinebot.kube.commandline import CommandLineClient
 from machinebot.kube.resources import AUTHORITIES
 from machinebot.outputs.trust import PIECES, pieces
 from machinebot.policy.credential import AnchorState, Purpose, TrustAnchor, TrustBundle
@@ -99,7 +98,8 @@ def from_cluster(authority: str, piece: str, context: str | None) -> bytes:
     Raises:
         MachinebotError: It cannot be had; the message says what to do.
     """
-    found = pieces(_bundle(asyncio.run(_read(authority, context)))).get(piece)
+    body = on_cluster(context, lambda client: _read(client, authority))
+    found = pieces(_bundle(body)).get(piece)
     if found is None:
         raise Unavailable(
             "AuthorityNotReady",
@@ -122,16 +122,13 @@ def pins(piece: str, content: bytes) -> tuple[str, ...]:
         ) from error
 
 
-async def _read(name: str, context: str | None) -> Json:
-    client = await connect(kubeconfig(), context)
+async def _read(client: CommandLineClient, name: str) -> Json:
     try:
         body = await client.get(AUTHORITIES, "", name)
     except MachinebotError as error:
         raise Unavailable(
             error.reason, f"{error.message}; this takes the verb get on machineauthorities, or --url for no cluster at all"
         ) from error
-    finally:
-        await client.close()
     if body is None:
         raise NotFound("AuthorityMissing", f"there is no MachineAuthority {name!r}: see kubectl get machineauthorities")
     return body
