@@ -46,6 +46,7 @@ MAX_RETRY_AFTER: Final = 3600.0
 _OK: Final = 200
 _REASON: Final = re.compile("[A-Z][A-Za-z0-9]{0,63}")
 _SERVER_ERRORS: Final = 500
+_TOO_SLOW: Final = 408
 _TOO_MANY: Final = 429
 
 _KINDS: Final[dict[int, type[MachinebotError]]] = {
@@ -145,7 +146,7 @@ def checked(answer: Answer) -> Answer:
     kind = _KINDS.get(answer.status)
     if kind is not None:
         raise kind(problem.reason, message)
-    if answer.status == _TOO_MANY or answer.status >= _SERVER_ERRORS:
+    if answer.status in {_TOO_SLOW, _TOO_MANY} or answer.status >= _SERVER_ERRORS:
         raise Unavailable(problem.reason, message, retry_after=_retry_after(answer))
     raise Unavailable(UNREADABLE, f"the server answers {answer.status}, which no join API does: is this its address?")
 

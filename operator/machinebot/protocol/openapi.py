@@ -39,6 +39,7 @@ _PROBLEMS: Final = {
     "400": "What was sent cannot be read, or cannot work: change it.",
     "403": "A rule forbids it: the message names the rule and the way out.",
     "404": "There is no such authority.",
+    "408": "The message did not come in time: send it again.",
     "409": "Another client was quicker: send the same again.",
     "413": "The message is too long.",
     "429": "Too many requests of this address or this join token: ask again after Retry-After.",

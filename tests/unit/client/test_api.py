@@ -130,6 +130,7 @@ def test_the_identity_is_shown_in_tls(server: Server) -> None:
         pytest.param(401, Denied, id="no identity"),
         pytest.param(403, Denied, id="denied"),
         pytest.param(404, NotFound, id="not found"),
+        pytest.param(408, Unavailable, id="too slow"),
         pytest.param(409, Conflict, id="conflict"),
         pytest.param(413, Invalid, id="too long"),
         pytest.param(429, Unavailable, id="too many"),
