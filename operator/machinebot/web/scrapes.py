@@ -8,10 +8,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 REST: Final = 3.0
-"""How long none is made after one, in times of what that one took: however many ask, a quarter of a processor goes into it."""
+"""How long none is made after one, in times of what that one took: however many ask, most of the time goes into other work."""
 
 REST_SECONDS: Final = 2.0
-"""Longest such rest. Prometheus gives up after 10 seconds, and one of 10,000 outputs takes 0.75 seconds of a processor."""
+"""Longest such rest. One of 10,000 outputs takes 0.75 seconds, and who comes at the worst moment has it after one more and the
+rest: 3.5 seconds, of the 10 after which Prometheus gives up."""
 
 
 class Scrapes:

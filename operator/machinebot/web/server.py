@@ -60,6 +60,7 @@ class Server:
         """
         bound = await self._connections.start(self._app, host, port)
         self._running = asyncio.create_task(self._connections.run(), name="http connections")
+        self._running.add_done_callback(_tell)
         log.info("serving", extra={"host": host, "port": bound})
         return bound
 
@@ -67,8 +68,7 @@ class Server:
         """Ends serving."""
         if self._running is not None:
             self._running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._running
+            await asyncio.gather(self._running, return_exceptions=True)
         await self._connections.stop()
         await self._scrapes.close()
 
@@ -84,6 +84,12 @@ class Server:
                 for begin in range(0, len(text), PIECE):
                     await response.write(text[begin : begin + PIECE])
         return response
+
+
+def _tell(running: asyncio.Task[None]) -> None:
+    """Nobody awaits it, and the kubelet starts a process again whose probes are not answered: the log says why."""
+    if not running.cancelled() and (error := running.exception()) is not None:
+        log.error("serving has ended", exc_info=error)
 
 
 @web.middleware

@@ -15,6 +15,7 @@ from typing_extensions import override
 from machinebot.web import scrapes
 from machinebot.web.scrapes import Scrapes
 from support.waiting import eventually_async
+from unit.web.broken import Broken
 
 
 @dataclass(eq=False)
@@ -90,8 +91,12 @@ async def test_nobody_gets_one_that_was_begun_before_they_asked(made: Made) -> N
 async def test_after_one_there_is_a_rest_in_times_of_what_it_took(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrapes, "REST_SECONDS", 1.0)
     monkeypatch.setattr(scrapes, "REST", 1e6)
+    first = asyncio.create_task(made.scrapes.get())
+    await eventually_async("it is being made", lambda: made.slow.has_begun(1))
+    # A clock of milliseconds must see that it took some time.
+    await asyncio.sleep(0.01)
     made.slow.may.set()
-    await made.scrapes.get()
+    await first
     ended = time.monotonic()
     texts = await asyncio.gather(*(made.scrapes.get() for _ in range(5)))
     assert time.monotonic() - ended >= 0.9
@@ -128,15 +133,6 @@ async def test_who_goes_away_takes_it_from_nobody(made: Made) -> None:
 
 
 async def test_one_that_fails_is_told_to_those_who_asked_for_it_alone(made: Made) -> None:
-    class Broken(Collector):
-        @override
-        def describe(self) -> Iterator[Metric]:
-            return iter(())
-
-        @override
-        def collect(self) -> Iterator[Metric]:
-            raise RuntimeError("broken")
-
     broken = Broken()
     made.registry.register(broken)
     made.slow.may.set()
