@@ -23,7 +23,7 @@ PER_BOT = 10
 PAUSED_AT = 0.3
 """Which part of the work is done when the leader hangs."""
 
-TAKE_OVER_SECONDS = 25.0
+TAKE_OVER_SECONDS = 15.0
 """From the death of the leader to another one, with the chart's own settings."""
 
 GIVEN_UP_SECONDS = 8.0
